@@ -1,0 +1,9 @@
+"""The one exception that is meant for the user's eyes."""
+
+
+class LedposeError(ValueError):
+    """Input or configuration that cannot be used.
+
+    The message is one sentence that says what is wrong and how to mend it. Commands print it and exit with
+    code 2; nodes log it and count it.
+    """

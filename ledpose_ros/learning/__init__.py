@@ -1,0 +1,1 @@
+"""Network, loss and trainer (torch; never imported by the robot's processes)."""

@@ -1,0 +1,1 @@
+"""Simulated robot pairs in random rooms (MuJoCo; an extra)."""
