@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings on disk: HDF5, format version 1, described in docs/formats.md.
+
+A recording survives the death of its writer: rows below `n_committed` are whole and on disk, and readers never
+go past it. Measured with SIGKILL on an appending writer, this needs the default `libver` (files written with
+`libver="latest"` refuse to open) and this order: flush, fsync, then the count, flush.
+"""
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+
+from ledpose_ros import __version__
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.images import IMAGE_ENCODINGS, decode_image, encoding_of
+
+FORMAT = "ledpose-recording"
+VERSION = 1
+
+STAMP_DATASETS = ("image_stamp_ns", "receive_stamp_ns", "led_stamp_ns")
+DATASETS = ("image", "led_states", *STAMP_DATASETS)
+
+_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+
+
+@dataclass(frozen=True, eq=False)
+class RecordingInfo:
+    """What holds for a whole recording: LEDs and camera.
+
+    `led_directions` [rad] are alpha_k of the method: the direction in the peer's body frame from which LED k is
+    seen best. `K` (3, 3) and `D` (any length) are the camera's, in the convention of sensor_msgs/CameraInfo.
+    """
+
+    led_names: tuple[str, ...]
+    led_directions: tuple[float, ...]
+    camera_frame: str
+    K: np.ndarray
+    D: np.ndarray
+    distortion_model: str
+    width: int
+    height: int
+    image_encoding: str = "jpeg"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "led_names", tuple(self.led_names))
+        object.__setattr__(self, "led_directions", tuple(float(angle) for angle in self.led_directions))
+        object.__setattr__(self, "K", np.asarray(self.K, np.float64))
+        object.__setattr__(self, "D", np.asarray(self.D, np.float64))
+        names, directions = self.led_names, self.led_directions
+        if not names or len(set(names)) != len(names):
+            raise LedposeError(f"LED names must be one or more different names, not {list(names)}")
+        if len(names) != len(directions):
+            raise LedposeError(f"LED names ({len(names)}) and LED directions ({len(directions)}) differ in number")
+        if not np.isfinite(directions).all():
+            raise LedposeError(f"LED directions must be finite angles in radians, not {list(directions)}")
+        if self.K.shape != (3, 3) or not np.isfinite(self.K).all() or self.K[0, 0] <= 0 or self.K[1, 1] <= 0:
+            raise LedposeError(
+                f"the camera matrix K must be 3x3 with positive focal lengths, not {self.K.tolist()}: calibrate the camera"
+            )
+        if self.D.ndim != 1 or not np.isfinite(self.D).all():
+            raise LedposeError(f"the distortion D must be a list of finite numbers, not {self.D.tolist()}")
+        if self.width < 1 or self.height < 1:
+            raise LedposeError(f"the image size must be positive, not {self.width}x{self.height}")
+        if self.image_encoding not in IMAGE_ENCODINGS:
+            raise LedposeError(f"image encoding '{self.image_encoding}' is not one of {', '.join(IMAGE_ENCODINGS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Where the peer really was; for evaluation only.
+
+    `pose` (N, 7): x y z [m] qx qy qz qw of the peer's body frame in the camera optical frame; `valid` (N,) bool
+    tells the samples in which a peer was there and its pose known.
+    """
+
+    pose: np.ndarray
+    valid: np.ndarray
+
+
+class RecordingWriter:
+    """Writes `PATH.part`, renamed to `PATH` (which ends in .h5) by `close()`.
+
+    Samples count from the next `commit()` on. As a context manager it closes on a clean exit; after an exception
+    it commits what it can and leaves the `.part` file, which `Recording` opens as well.
+    """
+
+    def __init__(self, path: str | PathLike[str], info: RecordingInfo, with_ground_truth: bool = False) -> None:
+        self.path = Path(path)
+        self.part_path = Path(f"{self.path}.part")
+        self.info = info
+        self._count = 0
+        if self.path.suffix != ".h5":
+            raise LedposeError(f"a recording's name ends in .h5: '{self.path.name}' does not")
+        self._refuse_existing(self.path)
+        self._refuse_existing(self.part_path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = h5py.File(self.part_path, "x")
+        except OSError as error:
+            raise LedposeError(f"cannot create {self.part_path}: {error.strerror or error}") from error
+        self._ground_truth = self._create_layout(with_ground_truth)
+        self.commit()
+
+    @staticmethod
+    def _refuse_existing(path: Path) -> None:
+        if path.exists():
+            raise LedposeError(f"{path} exists already and is never overwritten: choose another name or move it away")
+
+    def _create_layout(self, with_ground_truth: bool) -> h5py.Group | None:
+        file, info = self._file, self.info
+        file.attrs["format"] = FORMAT
+        file.attrs["version"] = VERSION
+        file.attrs.create("led_names", list(info.led_names), dtype=h5py.string_dtype())
+        file.attrs["led_directions"] = np.array(info.led_directions, np.float64)
+        file.attrs["camera_frame"] = info.camera_frame
+        file.attrs["K"] = info.K.ravel()
+        file.attrs["D"] = info.D
+        file.attrs["distortion_model"] = info.distortion_model
+        file.attrs["width"] = info.width
+        file.attrs["height"] = info.height
+        file.attrs["image_encoding"] = info.image_encoding
+        file.attrs["created_ns"] = time.time_ns()
+        file.attrs["software"] = f"ledpose_ros {__version__}"
+
+        def extendable(group: h5py.Group, name: str, dtype: object, columns: tuple[int, ...] = (), chunk: int = 1024) -> None:
+            group.create_dataset(name, (0, *columns), dtype, maxshape=(None, *columns), chunks=(chunk, *columns))
+
+        extendable(file, "image", h5py.vlen_dtype(np.uint8), chunk=16)
+        extendable(file, "led_states", np.float32, (len(info.led_names),))
+        for name in STAMP_DATASETS:
+            extendable(file, name, np.int64)
+        file.create_dataset("n_committed", data=np.int64(0))
+        if not with_ground_truth:
+            return None
+        ground_truth = file.create_group("ground_truth")
+        extendable(ground_truth, "pose", np.float64, (7,))
+        extendable(ground_truth, "valid", np.bool_)
+        return ground_truth
+
+    def __len__(self) -> int:
+        """Samples appended so far, committed or not."""
+        return self._count
+
+    def append(
+        self,
+        image: bytes,
+        image_stamp_ns: int,
+        receive_stamp_ns: int,
+        led_states: np.ndarray,
+        led_stamp_ns: int,
+        pose: np.ndarray | None = None,
+    ) -> None:
+        """Add one sample; a refused one leaves the recording as it was.
+
+        `image`: the encoded picture; `led_states` (K,) in 0..1, held at the image's stamp, in effect since
+        `led_stamp_ns`; `pose` (7,): see `GroundTruth`, None where it is not known.
+        """
+        states = self._checked_states(led_states)
+        row = {
+            "image": self._checked_image(image),
+            "led_states": states,
+            "image_stamp_ns": image_stamp_ns,
+            "receive_stamp_ns": receive_stamp_ns,
+            "led_stamp_ns": led_stamp_ns,
+        }
+        if self._ground_truth is not None:
+            # NaN, so that nobody mistakes the pose of an invalid row for one.
+            row["ground_truth/pose"] = np.full(7, np.nan) if pose is None else _checked_pose(pose)
+            row["ground_truth/valid"] = pose is not None
+        elif pose is not None:
+            raise LedposeError(f"{self.path} was opened without ground truth but a pose was given: open it with ground truth")
+        try:
+            for name, value in row.items():
+                dataset = self._file[name]
+                dataset.resize(self._count + 1, axis=0)
+                dataset[self._count] = value
+        except _H5PY_ERRORS as error:
+            raise LedposeError(f"cannot write sample {self._count} to {self.part_path}: {error}") from error
+        self._count += 1
+
+    def _checked_image(self, image: bytes) -> np.ndarray:
+        found = encoding_of(image)
+        if found != self.info.image_encoding:
+            raise LedposeError(f"the image is {found or 'neither jpeg nor png'}, the recording's are {self.info.image_encoding}")
+        return np.frombuffer(image, np.uint8)
+
+    def _checked_states(self, led_states: np.ndarray) -> np.ndarray:
+        states = np.asarray(led_states, np.float32)
+        leds = len(self.info.led_names)
+        if states.shape != (leds,):
+            raise LedposeError(f"LED states have shape {states.shape}, the recording has {leds} LEDs: give one state per LED")
+        # NaN fails the comparison too.
+        if not ((states >= 0) & (states <= 1)).all():
+            raise LedposeError(f"LED states must lie between 0 (off) and 1 (on), not {states.tolist()}")
+        return states
+
+    def commit(self) -> None:
+        """Make every appended sample durable, then count it; after this a kill or power cut loses none of them."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.id.get_vfd_handle())
+            self._file["n_committed"][()] = self._count
+            self._file.flush()
+        except _H5PY_ERRORS as error:
+            raise LedposeError(f"cannot write to {self.part_path}: {error}") from error
+
+    def close(self) -> None:
+        """Commit, close and give the file its final name; does nothing when closed already."""
+        if not self._file:
+            return
+        try:
+            self.commit()
+        finally:
+            self._file.close()
+        self._refuse_existing(self.path)
+        self.part_path.rename(self.path)
+
+    def abandon(self) -> None:
+        """After an error: commit what can be, close, and leave the `.part` file to `ledpose check`."""
+        if self._file:
+            with contextlib.suppress(LedposeError):
+                self.commit()
+            with contextlib.suppress(*_H5PY_ERRORS):
+                self._file.close()
+
+    def __enter__(self) -> "RecordingWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+
+class Recording:
+    """A recording to read: a `.h5` file, or the `.h5.part` of a writer that died.
+
+    `led_states` (N, K) float32 and the stamps (N,) int64 [ns] are read at once, images one by one. The ground
+    truth is not touched before `ground_truth()` is called: what trains cannot see it by accident.
+    """
+
+    info: RecordingInfo
+    led_states: np.ndarray
+    image_stamps_ns: np.ndarray
+    receive_stamps_ns: np.ndarray
+    led_stamps_ns: np.ndarray
+    created_ns: int
+    software: str
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        self._file = _open(self.path)
+        try:
+            self._read_head()
+        except LedposeError:
+            self._file.close()
+            raise
+        except _H5PY_ERRORS as error:
+            self._file.close()
+            raise LedposeError(f"{self.path} is damaged ({error}): try `ledpose check {self.path}`") from error
+
+    def _read_head(self) -> None:
+        file, attributes = self._file, self._file.attrs
+        if attributes.get("format") not in (FORMAT, FORMAT.encode()):
+            raise LedposeError(f"{self.path} is an HDF5 file but no recording: its attribute 'format' is not '{FORMAT}'")
+        if attributes["version"] != VERSION:
+            raise LedposeError(
+                f"{self.path} has recording format version {attributes['version']}, this software reads {VERSION}: update it"
+            )
+        camera_matrix = np.asarray(attributes["K"], np.float64)
+        if camera_matrix.size != 9:
+            raise LedposeError(f"{self.path} has {camera_matrix.size} numbers in its attribute K instead of 9")
+        self.info = RecordingInfo(
+            led_names=tuple(_text(name) for name in attributes["led_names"]),
+            led_directions=tuple(attributes["led_directions"]),
+            camera_frame=_text(attributes["camera_frame"]),
+            K=camera_matrix.reshape(3, 3),
+            D=np.atleast_1d(attributes["D"]),
+            distortion_model=_text(attributes["distortion_model"]),
+            width=int(attributes["width"]),
+            height=int(attributes["height"]),
+            image_encoding=_text(attributes["image_encoding"]),
+        )
+        self.created_ns = int(attributes["created_ns"])
+        self.software = _text(attributes["software"])
+
+        self._count = int(file["n_committed"][()])
+        leds = len(self.info.led_names)
+        for name in DATASETS:
+            columns = (leds,) if name == "led_states" else ()
+            if file[name].shape[1:] != columns:
+                raise LedposeError(f"{self.path} has a dataset '{name}' of shape {file[name].shape}, which does not fit {leds} LEDs")
+            if len(file[name]) < self._count:
+                raise LedposeError(
+                    f"{self.path} claims {self._count} samples but '{name}' holds {len(file[name])}: "
+                    f"try `ledpose check {self.path}`"
+                )
+        self._images = file["image"]
+        self.led_states = file["led_states"][: self._count].astype(np.float32)
+        if not ((self.led_states >= 0) & (self.led_states <= 1)).all():
+            raise LedposeError(f"{self.path} holds LED states outside 0..1")
+        self.image_stamps_ns, self.receive_stamps_ns, self.led_stamps_ns = (
+            file[name][: self._count].astype(np.int64) for name in STAMP_DATASETS
+        )
+
+    def __len__(self) -> int:
+        """Committed samples."""
+        return self._count
+
+    def encoded_image(self, index: int) -> np.ndarray:
+        """The encoded picture of a sample, uint8 (bytes,)."""
+        if not 0 <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        try:
+            return self._images[index]
+        except _H5PY_ERRORS as error:
+            raise LedposeError(f"cannot read image {index} of {self.path}: {error}") from error
+
+    def image(self, index: int) -> np.ndarray:
+        """The picture of a sample, RGB uint8 (height, width, 3)."""
+        try:
+            rgb = decode_image(self.encoded_image(index))
+        except LedposeError as error:
+            raise LedposeError(f"cannot decode image {index} of {self.path}: {error}") from error
+        if rgb.shape[:2] != (self.info.height, self.info.width):
+            raise LedposeError(
+                f"image {index} of {self.path} is {rgb.shape[1]}x{rgb.shape[0]}, "
+                f"the recording's size is {self.info.width}x{self.info.height}"
+            )
+        return rgb
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether true poses come with the recording (asked of the file's list of names: nothing is opened)."""
+        return "ground_truth" in self._file
+
+    def ground_truth(self) -> GroundTruth | None:
+        """The true poses, None where there are none; for evaluation only."""
+        if not self.has_ground_truth:
+            return None
+        try:
+            group = self._file["ground_truth"]
+            pose, valid = group["pose"][: self._count], group["valid"][: self._count].astype(bool)
+        except _H5PY_ERRORS as error:
+            raise LedposeError(f"cannot read the ground truth of {self.path}: {error}") from error
+        if pose.shape != (self._count, 7) or valid.shape != (self._count,):
+            raise LedposeError(f"{self.path} has {self._count} samples but ground truth of shapes {pose.shape} and {valid.shape}")
+        return GroundTruth(pose.astype(np.float64), valid)
+
+    def close(self) -> None:
+        """Close the file; images and ground truth cannot be read afterwards."""
+        self._file.close()
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise LedposeError(f"there is no recording {path}: check its name")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "lock" in str(error):
+            raise LedposeError(f"{path} is still being written: stop the recorder first") from error
+        if not h5py.is_hdf5(path):
+            raise LedposeError(f"{path} is no HDF5 file, so it is no recording") from error
+        raise LedposeError(f"{path} is damaged ({error}): try `ledpose check {path}`") from error
+
+
+def _text(value: str | bytes) -> str:
+    """HDF5 strings come back as str or bytes, depending on who wrote them."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _checked_pose(pose: np.ndarray) -> np.ndarray:
+    pose = np.asarray(pose, np.float64)
+    if pose.shape != (7,) or not np.isfinite(pose).all():
+        raise LedposeError(f"a pose is 7 finite numbers (x y z qx qy qz qw), not {pose.tolist()}")
+    norm = float(np.linalg.norm(pose[3:]))
+    if abs(norm - 1) > 1e-3:
+        raise LedposeError(f"the pose's quaternion has length {norm:.4g} instead of 1: normalise it")
+    return pose
