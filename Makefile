@@ -1,0 +1,50 @@
+# make demo   the whole loop, from simulated camera to published pose, in under 12 minutes
+# make test   the tests
+# make lint   ruff and mypy
+# make venv   what the others need, in $(VENV)
+# make clean  remove what the above made, but for $(VENV)
+#
+# All of it needs python3 (3.10 or newer) with its venv module, and make; the rest is installed into $(VENV).
+
+VENV ?= .venv
+PYTHON ?= python3
+
+BIN := $(VENV)/bin
+ROS_WHEELS := "ros-rclpy[fastrtps]" ros-diagnostic-msgs ros-geometry-msgs ros-lifecycle-msgs ros-sensor-msgs \
+	ros-std-msgs ros-std-srvs ros-visualization-msgs
+
+# $(VENV) holds a ROS 2 of its own, from wheels. A ROS 2 distribution that happens to be sourced would mix its
+# libraries with these, so it is kept out; to run on it, build with colcon instead (see README.md).
+unexport PYTHONPATH AMENT_PREFIX_PATH RMW_IMPLEMENTATION
+ifdef ROS_DISTRO
+unexport LD_LIBRARY_PATH
+endif
+
+.PHONY: demo test lint venv rendering clean
+
+demo: venv rendering
+	$(BIN)/ledpose demo
+
+test: venv rendering
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py constraints.txt ledpose_ros/cli.py Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(ROS_WHEELS) --editable '.[train,sim,test]'
+	touch $@
+
+rendering: $(VENV)/.rendering
+
+$(VENV)/.rendering: scripts/rendering_libraries.sh $(VENV)/.installed
+	scripts/rendering_libraries.sh $(BIN)/python
+	touch $@
+
+clean:
+	rm -rf build install log demo_output *.egg-info .pytest_cache .ruff_cache .mypy_cache

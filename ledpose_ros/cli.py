@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program `ledpose`: one command per module of `ledpose_ros.commands`.
+
+A command module has a docstring (its first line is the help), `add_arguments(parser)` and `run(args)`, which
+returns an exit status or None for 0. Only the module of the asked command is imported, so that `ledpose inspect`
+runs where torch and MuJoCo are not installed.
+
+This module needs the standard library alone: setup.py reads its tables.
+"""
+
+import argparse
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ledpose_ros import __version__
+from ledpose_ros.errors import LedposeError
+
+COMMANDS = ("demo", "simulate", "inspect", "check", "train", "calibrate", "export", "evaluate")
+NODES = ("recorder", "estimator", "simulator")
+
+EXTRAS = {
+    "train": ("torch", "onnx", "onnxscript", "tensorboard", "matplotlib"),
+    "sim": ("mujoco",),
+}
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # what shells report of a program ended by SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `ledpose` with the given arguments (those of the process if None); return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    try:
+        parser = _parser(command)
+        parsed = parser.parse_args(arguments)
+        return parsed.run(parsed) or 0
+    except LedposeError as error:
+        print(f"ledpose: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        sentence = _missing_module_sentence(command, error.name)
+        if sentence is None:
+            raise
+        print(f"ledpose: {sentence}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def run_executable() -> int:
+    """Run the command that the executable itself is named after, as in `ros2 run ledpose_ros train`."""
+    return main([Path(sys.argv[0]).stem, *sys.argv[1:]])
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    """Build the parser; only `command` has its arguments, because they are known to its module alone."""
+    parser = argparse.ArgumentParser(
+        prog="ledpose", description="Robots that learn to see each other from the states of their LEDs."
+    )
+    parser.add_argument("--version", action="version", version=f"ledpose {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        docstring = _docstring(name)
+        subparser = subparsers.add_parser(
+            name,
+            help=docstring.partition("\n")[0],
+            description=docstring,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == command:
+            module = importlib.import_module(_module_name(name))
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def _module_name(command: str) -> str:
+    return f"ledpose_ros.commands.{command.replace('-', '_')}"
+
+
+def _docstring(command: str) -> str:
+    """Read a command's docstring from its source: importing it could need torch or MuJoCo."""
+    spec = importlib.util.find_spec(_module_name(command))
+    assert spec is not None and spec.origin is not None
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+
+
+def _missing_module_sentence(command: str | None, module: str | None) -> str | None:
+    """Say how to install a missing module, or None for a module that is no optional part of the package."""
+    package = (module or "").partition(".")[0]
+    for extra, requirements in EXTRAS.items():
+        if package in requirements:
+            return (
+                f"{command} needs {package}, which comes with the extra '{extra}': "
+                f"run pip install '.[{extra}]' in the source folder of ledpose_ros"
+            )
+    if package == "rclpy" or package.endswith("_msgs"):
+        return f"{command} needs ROS 2, but there is no {package}: source /opt/ros/<distribution>/setup.bash first"
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
