@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the nodes share: parameters, QoS, diagnostics, message conversion and a clean end."""
+
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException, ParameterException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.parameters import Parameter
+
+UNBOUNDED_INTEGER = 2**63 - 1
+
+
+# --- parameters ---------------------------------------------------------------------------------------------
+
+
+def declare_parameters(node: Node, table: Sequence[Parameter]) -> SimpleNamespace:
+    """Declare a node's parameters; return their values as attributes, kept up to date when they change live.
+
+    Raises `LedposeError` if a value given at start has the wrong type or lies outside its range.
+    """
+    values = SimpleNamespace()
+    by_name = {parameter.name: parameter for parameter in table}
+    for parameter in table:
+        try:
+            declared: Any = node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
+        except InvalidParameterTypeException as error:
+            wanted = f"{parameter.type_name}, like {parameter.default!r}"
+            raise LedposeError(f"parameter '{parameter.name}' must be of type {wanted}: {error}") from error
+        except ParameterException as error:
+            wanted = parameter.allowed
+            raise LedposeError(f"parameter '{parameter.name}' must be {wanted}: {error}") from error
+        parameter.check(declared.value)
+        setattr(values, parameter.name, declared.value)
+
+    def on_change(changes: list) -> SetParametersResult:
+        known = [change for change in changes if change.name in by_name]
+        try:
+            for change in known:
+                by_name[change.name].check(change.value)
+        except LedposeError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for change in known:
+            setattr(values, change.name, change.value)
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(on_change)
+    return values
+
+
+def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+    """What `ros2 param describe` shows; `Parameter.check` enforces the same and more."""
+    descriptor = ParameterDescriptor(
+        description=parameter.description,
+        additional_constraints=f"one of: {parameter.allowed}" if parameter.choices else "",
+        read_only=parameter.read_only,
+    )
+    low, high = parameter.minimum, parameter.maximum
+    if low is not None or high is not None:
+        if parameter.type_name == "integer":
+            descriptor.integer_range = [
+                IntegerRange(
+                    from_value=-UNBOUNDED_INTEGER if low is None else int(low),
+                    to_value=UNBOUNDED_INTEGER if high is None else int(high),
+                )
+            ]
+        elif parameter.type_name == "double":
+            descriptor.floating_point_range = [
+                FloatingPointRange(
+                    from_value=-sys.float_info.max if low is None else float(low),
+                    to_value=sys.float_info.max if high is None else float(high),
+                )
+            ]
+    return descriptor
+
+
+# --- topics -------------------------------------------------------------------------------------------------
+
+
+def sensor_qos(depth: int = 1) -> QoSProfile:
+    """QoS for subscribing to sensor topics: best effort, so that it matches every publisher."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def stamp_ns(stamp: Time) -> int:
+    """A ROS stamp in nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def stamp_from_ns(nanoseconds: int) -> Time:
+    """Nanoseconds as a ROS stamp."""
+    seconds, remainder = divmod(int(nanoseconds), 1_000_000_000)
+    return Time(sec=seconds, nanosec=remainder)
+
+
+def message_from_rgb(rgb: np.ndarray, header: Header) -> Image:
+    """A `sensor_msgs/Image` (rgb8) of a uint8 (H, W, 3) array."""
+    height, width, _ = rgb.shape
+    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
+    # The array is filled in place: the setter would check a bytes object element by element.
+    message.data.frombytes(np.ascontiguousarray(rgb, dtype=np.uint8).tobytes())
+    return message
+
+
+# --- diagnostics --------------------------------------------------------------------------------------------
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+def diagnostics_message(
+    node: Node, level: bytes, summary: str, values: Mapping[str, object], hardware_id: str = ""
+) -> DiagnosticArray:
+    """A `/diagnostics` message with one status, named after the node, stamped with the node's clock."""
+    status = DiagnosticStatus(
+        level=level,
+        name=node.get_fully_qualified_name().lstrip("/"),
+        message=summary,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+    return DiagnosticArray(header=Header(stamp=node.get_clock().now().to_msg()), status=[status])
+
+
+class Refusals:
+    """Counts what a node refuses, by reason, and warns about each reason at most every `period` seconds.
+
+    Wall time throttles, so that warnings also appear while simulated time stands still.
+    """
+
+    def __init__(self, node: Node, period: float = 5.0) -> None:
+        self.counts: Counter[str] = Counter()
+        self._logger = node.get_logger()
+        self._period = period
+        self._last_warning: dict[str, float] = {}
+
+    def count(self, reason: str, message: str | None = None) -> None:
+        """Count one refusal; `reason` is a short fixed key, `message` the full sentence for the log."""
+        self.counts[reason] += 1
+        now = time.monotonic()
+        if now - self._last_warning.get(reason, -self._period) >= self._period:
+            self._last_warning[reason] = now
+            self._logger.warning(f"{message or reason} ({self.counts[reason]} so far)")
+
+
+# --- main ---------------------------------------------------------------------------------------------------
+
+
+def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
+    """Run the node that `factory` makes until SIGINT or SIGTERM; return the process's exit code.
+
+    The node releases its threads and files in `close()`, which is called in every case. A `LedposeError` at
+    start is printed as one sentence and gives exit code 2.
+    """
+    # Signals only set an event; the spinning happens beside the main thread. So no exception can strike in
+    # the middle of close(), and the node can still publish and log there: rclpy's own handlers prevent both.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = None
+    try:
+        node = factory()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            spinning = pool.submit(executor.spin)
+            spinning.add_done_callback(lambda _: stop.set())
+            stop.wait()
+            executor.shutdown()
+        spinning.result()
+    except LedposeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of every node, in one table.
+
+The table feeds the nodes' declarations, the YAML files in `config/`, `docs/parameters.md` and the launch
+files, so that none of them can drift from the others. `python -m ledpose_ros.parameters --write .` rewrites
+the generated files of a source checkout.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledpose_ros.errors import LedposeError
+
+Value = bool | int | float | str | list[float] | list[str]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One ROS parameter; the type of `default` is the parameter's type.
+
+    `minimum` and `maximum` are inclusive and hold for each element of a list. Read-only parameters are set at
+    start (YAML or `-p name:=value`); the others may also be changed while the node runs.
+    """
+
+    name: str
+    default: Value
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] | None = None
+    read_only: bool = True
+
+    @property
+    def type_name(self) -> str:
+        """ROS's name of the type."""
+        if isinstance(self.default, list):
+            return f"{_SCALAR_NAMES[type(self.default[0])]}_array"
+        return _SCALAR_NAMES[type(self.default)]
+
+    @property
+    def allowed(self) -> str:
+        """The range or the choices in words, empty if everything is allowed."""
+        if self.choices is not None:
+            return ", ".join(self.choices)
+        if self.minimum is not None and self.maximum is not None:
+            return f"{self.minimum:g} to {self.maximum:g}"
+        if self.minimum is not None:
+            return f"at least {self.minimum:g}"
+        if self.maximum is not None:
+            return f"at most {self.maximum:g}"
+        return ""
+
+    def check(self, value: object) -> None:
+        """Raise `LedposeError` unless `value` has the right type, is finite and lies in the allowed range."""
+        elements, sample = [value], self.default
+        if isinstance(self.default, list):
+            # rclpy delivers arrays as array.array or list, a string is one value
+            elements = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [None]
+            sample = self.default[0]
+        if any(type(element) is not type(sample) for element in elements):
+            wanted = f"{self.type_name}, like {self.default!r}"
+            raise LedposeError(f"parameter '{self.name}' must be of type {wanted}, but is {value!r}")
+        for element in elements:
+            if not self._allows(element):
+                wanted = f"one of {self.allowed}" if self.choices else self.allowed or "finite"
+                raise LedposeError(f"parameter '{self.name}' is {element!r}, but must be {wanted}")
+
+    def _allows(self, element: object) -> bool:
+        if self.choices is not None:
+            return element in self.choices
+        if not isinstance(element, int | float):
+            return True
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        return math.isfinite(element) and low <= element <= high
+
+
+_SCALAR_NAMES = {bool: "bool", int: "integer", float: "double", str: "string"}
+
+
+IMAGE_TRANSPORT = Parameter(
+    "image_transport",
+    "raw",
+    "Type of the image topic: sensor_msgs/Image or sensor_msgs/CompressedImage.",
+    choices=("raw", "compressed"),
+)
+
+RECORDER: tuple[Parameter, ...] = (IMAGE_TRANSPORT,)
+
+ESTIMATOR: tuple[Parameter, ...] = (
+    Parameter("model", "", "Path of the ONNX model; empty takes the model shipped with the package."),
+    Parameter("autostart", True, "Configure and activate at start, without a lifecycle manager."),
+    IMAGE_TRANSPORT,
+    Parameter("threads", 1, "Threads of the network's inference.", minimum=1, maximum=64),
+    Parameter(
+        "min_confidence",
+        0.5,
+        "Peers of lower confidence are not published.",
+        minimum=0.0,
+        maximum=1.0,
+        read_only=False,
+    ),
+    Parameter(
+        "max_image_age",
+        0.5,
+        "Images older than this on arrival at the network are dropped [s]; 0 takes any age.",
+        minimum=0.0,
+        read_only=False,
+    ),
+    Parameter(
+        "camera_pitch",
+        0.0,
+        "Tilt of the camera about its leftward axis [rad]; positive looks down.",
+        minimum=-math.pi / 2,
+        maximum=math.pi / 2,
+        read_only=False,
+    ),
+    Parameter(
+        "camera_roll",
+        0.0,
+        "Tilt of the camera about its viewing axis [rad]; positive lowers its right side.",
+        minimum=-math.pi,
+        maximum=math.pi,
+        read_only=False,
+    ),
+    Parameter(
+        "debug_image_rate",
+        5.0,
+        "Most debug images a second, drawn only while somebody subscribes [Hz].",
+        minimum=0.1,
+        maximum=100.0,
+        read_only=False,
+    ),
+    Parameter(
+        "peer_size",
+        [0.32, 0.24, 0.27],
+        "Length, width and height of the peer's box in the markers [m].",
+        minimum=0.01,
+    ),
+    Parameter(
+        "publish_tf", False, "Publish the best peer as a transform from the camera frame to peer_frame."
+    ),
+    Parameter("peer_frame", "peer", "Name of the peer's frame in TF."),
+)
+
+SIMULATOR: tuple[Parameter, ...] = ()
+
+NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
+    "recorder": RECORDER,
+    "estimator": ESTIMATOR,
+    "simulator": SIMULATOR,
+}
+
+
+def _yaml_value(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_yaml_value(element) for element in value) + "]"
+    return repr(value)
+
+
+def _change_note(parameter: Parameter) -> str:
+    return "set at start" if parameter.read_only else "may change live"
+
+
+def yaml_text(node_name: str) -> str:
+    """The commented YAML parameter file of a node, holding every parameter at its default."""
+    lines = [
+        f"# Parameters of the {node_name} node at their defaults.",
+        "# Generated: python -m ledpose_ros.parameters --write .",
+        f"/**/{node_name}:",
+        "  ros__parameters:",
+    ]
+    for parameter in NODE_PARAMETERS[node_name]:
+        notes = [note for note in (parameter.allowed, _change_note(parameter)) if note]
+        lines.append(f"    # {parameter.description} ({'; '.join(notes)})")
+        lines.append(f"    {parameter.name}: {_yaml_value(parameter.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def markdown_text() -> str:
+    """The reference page of all parameters."""
+    lines = [
+        "# Parameters",
+        "",
+        "Generated from the table in `ledpose_ros/parameters.py`, which the nodes declare.",
+    ]
+    for node_name, table in NODE_PARAMETERS.items():
+        lines += ["", f"## {node_name}", ""]
+        lines += ["| parameter | type | default | allowed | live | meaning |", "|---|---|---|---|---|---|"]
+        for parameter in table:
+            default, live = f"`{_yaml_value(parameter.default)}`", "no" if parameter.read_only else "yes"
+            cells = (f"`{parameter.name}`", parameter.type_name, default, parameter.allowed or "any", live)
+            lines.append(f"| {' | '.join(cells)} | {parameter.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def generated_files() -> dict[str, str]:
+    """Path in the source checkout -> text, for every file made from the table."""
+    files = {f"config/{node_name}.yaml": yaml_text(node_name) for node_name in NODE_PARAMETERS}
+    files["docs/parameters.md"] = markdown_text()
+    return files
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print or rewrite the files that are generated from the table."""
+    parser = argparse.ArgumentParser(prog="python -m ledpose_ros.parameters", description=main.__doc__)
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--yaml", choices=NODE_PARAMETERS, help="print the YAML parameter file of a node")
+    action.add_argument("--markdown", action="store_true", help="print the reference page")
+    action.add_argument("--write", type=Path, metavar="CHECKOUT", help="rewrite the generated files")
+    arguments = parser.parse_args(argv)
+    if arguments.write:
+        for path, text in generated_files().items():
+            (arguments.write / path).write_text(text, encoding="utf-8")
+    else:
+        print(yaml_text(arguments.yaml) if arguments.yaml else markdown_text(), end="")
+
+
+if __name__ == "__main__":
+    main()
