@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recordings on disk: HDF5, format version 1, described in docs/formats.md.
 
-A recording survives the death of its writer: rows below `n_committed` are whole and on disk, and readers never
-go past it. Measured with SIGKILL on an appending writer, this needs the default `libver` (files written with
-`libver="latest"` refuse to open) and this order: flush, fsync, then the count, flush.
+A recording survives the death of its writer: rows below `n_committed` are whole and on disk, and readers
+never go past it. Measured with SIGKILL on an appending writer, this needs the default `libver` (files
+written with `libver="latest"` refuse to open) and this order: flush, fsync, then the count, flush.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import numpy as np
 from ledpose_ros import __version__
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import IMAGE_ENCODINGS, decode_image, encoding_of
+from ledpose_ros.leds import check_leds
 
 FORMAT = "ledpose-recording"
 VERSION = 1
@@ -34,8 +35,8 @@ _H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 class RecordingInfo:
     """What holds for a whole recording: LEDs and camera.
 
-    `led_directions` [rad] are alpha_k of the method: the direction in the peer's body frame from which LED k is
-    seen best. `K` (3, 3) and `D` (any length) are the camera's, in the convention of sensor_msgs/CameraInfo.
+    `led_directions` [rad] are alpha_k of the method: the direction in the peer's body frame from which LED k
+    is seen best. `K` (3, 3) and `D` (any length) are the camera's, as in sensor_msgs/CameraInfo.
     """
 
     led_names: tuple[str, ...]
@@ -53,31 +54,28 @@ class RecordingInfo:
         object.__setattr__(self, "led_directions", tuple(float(angle) for angle in self.led_directions))
         object.__setattr__(self, "K", np.asarray(self.K, np.float64))
         object.__setattr__(self, "D", np.asarray(self.D, np.float64))
-        names, directions = self.led_names, self.led_directions
-        if not names or len(set(names)) != len(names):
-            raise LedposeError(f"LED names must be one or more different names, not {list(names)}")
-        if len(names) != len(directions):
-            raise LedposeError(f"LED names ({len(names)}) and LED directions ({len(directions)}) differ in number")
-        if not np.isfinite(directions).all():
-            raise LedposeError(f"LED directions must be finite angles in radians, not {list(directions)}")
+        check_leds(self.led_names, self.led_directions)
         if self.K.shape != (3, 3) or not np.isfinite(self.K).all() or self.K[0, 0] <= 0 or self.K[1, 1] <= 0:
             raise LedposeError(
-                f"the camera matrix K must be 3x3 with positive focal lengths, not {self.K.tolist()}: calibrate the camera"
+                f"the camera matrix K must be 3x3 with positive focal lengths, not {self.K.tolist()}: "
+                "calibrate the camera"
             )
         if self.D.ndim != 1 or not np.isfinite(self.D).all():
             raise LedposeError(f"the distortion D must be a list of finite numbers, not {self.D.tolist()}")
         if self.width < 1 or self.height < 1:
             raise LedposeError(f"the image size must be positive, not {self.width}x{self.height}")
         if self.image_encoding not in IMAGE_ENCODINGS:
-            raise LedposeError(f"image encoding '{self.image_encoding}' is not one of {', '.join(IMAGE_ENCODINGS)}")
+            raise LedposeError(
+                f"image encoding '{self.image_encoding}' is not one of {', '.join(IMAGE_ENCODINGS)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
     """Where the peer really was; for evaluation only.
 
-    `pose` (N, 7): x y z [m] qx qy qz qw of the peer's body frame in the camera optical frame; `valid` (N,) bool
-    tells the samples in which a peer was there and its pose known.
+    `pose` (N, 7): x y z [m] qx qy qz qw of the peer's body frame in the camera optical frame; `valid` (N,)
+    bool tells the samples in which a peer was there and its pose known.
     """
 
     pose: np.ndarray
@@ -87,11 +85,13 @@ class GroundTruth:
 class RecordingWriter:
     """Writes `PATH.part`, renamed to `PATH` (which ends in .h5) by `close()`.
 
-    Samples count from the next `commit()` on. As a context manager it closes on a clean exit; after an exception
-    it commits what it can and leaves the `.part` file, which `Recording` opens as well.
+    Samples count from the next `commit()` on. As a context manager it closes on a clean exit; after an
+    exception it commits what it can and leaves the `.part` file, which `Recording` opens as well.
     """
 
-    def __init__(self, path: str | PathLike[str], info: RecordingInfo, with_ground_truth: bool = False) -> None:
+    def __init__(
+        self, path: str | PathLike[str], info: RecordingInfo, with_ground_truth: bool = False
+    ) -> None:
         self.path = Path(path)
         self.part_path = Path(f"{self.path}.part")
         self.info = info
@@ -111,7 +111,9 @@ class RecordingWriter:
     @staticmethod
     def _refuse_existing(path: Path) -> None:
         if path.exists():
-            raise LedposeError(f"{path} exists already and is never overwritten: choose another name or move it away")
+            raise LedposeError(
+                f"{path} exists already and is never overwritten: choose another name or move it away"
+            )
 
     def _create_layout(self, with_ground_truth: bool) -> h5py.Group | None:
         file, info = self._file, self.info
@@ -129,8 +131,12 @@ class RecordingWriter:
         file.attrs["created_ns"] = time.time_ns()
         file.attrs["software"] = f"ledpose_ros {__version__}"
 
-        def extendable(group: h5py.Group, name: str, dtype: object, columns: tuple[int, ...] = (), chunk: int = 1024) -> None:
-            group.create_dataset(name, (0, *columns), dtype, maxshape=(None, *columns), chunks=(chunk, *columns))
+        def extendable(
+            group: h5py.Group, name: str, dtype: object, columns: tuple[int, ...] = (), chunk: int = 1024
+        ) -> None:
+            group.create_dataset(
+                name, (0, *columns), dtype, maxshape=(None, *columns), chunks=(chunk, *columns)
+            )
 
         extendable(file, "image", h5py.vlen_dtype(np.uint8), chunk=16)
         extendable(file, "led_states", np.float32, (len(info.led_names),))
@@ -175,7 +181,9 @@ class RecordingWriter:
             row["ground_truth/pose"] = np.full(7, np.nan) if pose is None else _checked_pose(pose)
             row["ground_truth/valid"] = pose is not None
         elif pose is not None:
-            raise LedposeError(f"{self.path} was opened without ground truth but a pose was given: open it with ground truth")
+            raise LedposeError(
+                f"{self.path} was opened without ground truth but a pose was given: open it with ground truth"
+            )
         try:
             for name, value in row.items():
                 dataset = self._file[name]
@@ -188,21 +196,26 @@ class RecordingWriter:
     def _checked_image(self, image: bytes) -> np.ndarray:
         found = encoding_of(image)
         if found != self.info.image_encoding:
-            raise LedposeError(f"the image is {found or 'neither jpeg nor png'}, the recording's are {self.info.image_encoding}")
+            raise LedposeError(
+                f"the image is {found or 'neither jpeg nor png'}, "
+                f"but the recording holds {self.info.image_encoding}: encode it so"
+            )
         return np.frombuffer(image, np.uint8)
 
     def _checked_states(self, led_states: np.ndarray) -> np.ndarray:
         states = np.asarray(led_states, np.float32)
         leds = len(self.info.led_names)
         if states.shape != (leds,):
-            raise LedposeError(f"LED states have shape {states.shape}, the recording has {leds} LEDs: give one state per LED")
+            raise LedposeError(
+                f"LED states have shape {states.shape}, the recording has {leds} LEDs: give one state per LED"
+            )
         # NaN fails the comparison too.
         if not ((states >= 0) & (states <= 1)).all():
             raise LedposeError(f"LED states must lie between 0 (off) and 1 (on), not {states.tolist()}")
         return states
 
     def commit(self) -> None:
-        """Make every appended sample durable, then count it; after this a kill or power cut loses none of them."""
+        """Make every appended sample durable, then count it: no kill or power cut can lose it any more."""
         try:
             self._file.flush()
             os.fsync(self._file.id.get_vfd_handle())
@@ -233,7 +246,9 @@ class RecordingWriter:
     def __enter__(self) -> "RecordingWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:
@@ -265,19 +280,26 @@ class Recording:
             raise
         except _H5PY_ERRORS as error:
             self._file.close()
-            raise LedposeError(f"{self.path} is damaged ({error}): try `ledpose check {self.path}`") from error
+            raise LedposeError(
+                f"{self.path} is damaged ({error}): try `ledpose check {self.path}`"
+            ) from error
 
     def _read_head(self) -> None:
         file, attributes = self._file, self._file.attrs
         if attributes.get("format") not in (FORMAT, FORMAT.encode()):
-            raise LedposeError(f"{self.path} is an HDF5 file but no recording: its attribute 'format' is not '{FORMAT}'")
+            raise LedposeError(
+                f"{self.path} is an HDF5 file but no recording: its attribute 'format' is not '{FORMAT}'"
+            )
         if attributes["version"] != VERSION:
             raise LedposeError(
-                f"{self.path} has recording format version {attributes['version']}, this software reads {VERSION}: update it"
+                f"{self.path} has recording format version {attributes['version']}, "
+                f"this software reads version {VERSION}: update it"
             )
         camera_matrix = np.asarray(attributes["K"], np.float64)
         if camera_matrix.size != 9:
-            raise LedposeError(f"{self.path} has {camera_matrix.size} numbers in its attribute K instead of 9")
+            raise LedposeError(
+                f"{self.path} has {camera_matrix.size} numbers in its attribute K instead of 9"
+            )
         self.info = RecordingInfo(
             led_names=tuple(_text(name) for name in attributes["led_names"]),
             led_directions=tuple(attributes["led_directions"]),
@@ -297,7 +319,10 @@ class Recording:
         for name in DATASETS:
             columns = (leds,) if name == "led_states" else ()
             if file[name].shape[1:] != columns:
-                raise LedposeError(f"{self.path} has a dataset '{name}' of shape {file[name].shape}, which does not fit {leds} LEDs")
+                raise LedposeError(
+                    f"{self.path} has a dataset '{name}' of shape {file[name].shape}, "
+                    f"which does not fit {leds} LEDs"
+                )
             if len(file[name]) < self._count:
                 raise LedposeError(
                     f"{self.path} claims {self._count} samples but '{name}' holds {len(file[name])}: "
@@ -339,7 +364,7 @@ class Recording:
 
     @property
     def has_ground_truth(self) -> bool:
-        """Whether true poses come with the recording (asked of the file's list of names: nothing is opened)."""
+        """Whether true poses come with the recording; asked of the list of names, so nothing is opened."""
         return "ground_truth" in self._file
 
     def ground_truth(self) -> GroundTruth | None:
@@ -352,7 +377,10 @@ class Recording:
         except _H5PY_ERRORS as error:
             raise LedposeError(f"cannot read the ground truth of {self.path}: {error}") from error
         if pose.shape != (self._count, 7) or valid.shape != (self._count,):
-            raise LedposeError(f"{self.path} has {self._count} samples but ground truth of shapes {pose.shape} and {valid.shape}")
+            raise LedposeError(
+                f"{self.path} has {self._count} samples "
+                f"but ground truth of shapes {pose.shape} and {valid.shape}"
+            )
         return GroundTruth(pose.astype(np.float64), valid)
 
     def close(self) -> None:
@@ -362,7 +390,9 @@ class Recording:
     def __enter__(self) -> "Recording":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LEDs of the peer: which there are, what a message says about them, and which state was held at a stamp.
+
+An LED state is a held value: it is published on every change, stamped with when it took effect, and repeated
+at a fixed rate. So an image gets the state *held* at its stamp, never the nearest message: see `LedHistory`.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from math import pi
+
+import numpy as np
+
+from ledpose_ros.errors import LedposeError
+
+DEFAULT_LED_NAMES = ("front", "left", "back", "right")
+# alpha_k: direction in the peer's body frame [rad] from which an LED is seen best.
+DEFAULT_LED_DIRECTIONS = (0.0, pi / 2, pi, -pi / 2)
+
+
+def check_leds(led_names: Sequence[str], led_directions: Sequence[float]) -> None:
+    """Raise `LedposeError` unless there are different names, each with a finite direction [rad]."""
+    if not led_names or len(set(led_names)) != len(led_names):
+        raise LedposeError(f"LED names must be one or more different names, not {list(led_names)}")
+    if len(led_names) != len(led_directions):
+        raise LedposeError(
+            f"LED names ({len(led_names)}) and LED directions ({len(led_directions)}) differ in number: "
+            "give one direction per LED"
+        )
+    if not np.isfinite(led_directions).all():
+        raise LedposeError(f"LED directions must be finite angles in radians, not {list(led_directions)}")
+
+
+def led_states_from_message(
+    led_names: Sequence[str], names: Sequence[str], positions: Sequence[float]
+) -> np.ndarray:
+    """Sort the states of a message (`name`, `position` of a JointState) into the order of `led_names`.
+
+    Returns float32 (K,), 0 off .. 1 on. The message must name every LED once and no other.
+    """
+    if len(names) != len(positions):
+        raise LedposeError(f"the LED message has {len(names)} names but {len(positions)} positions")
+    if sorted(names) != sorted(led_names):
+        raise LedposeError(
+            f"the LED message names {sorted(names)}, expected are {sorted(led_names)}, each once: "
+            "check the parameter led_names"
+        )
+    by_name = dict(zip(names, positions, strict=True))
+    states = np.array([by_name[name] for name in led_names], np.float32)
+    # NaN fails the comparison too.
+    if not ((states >= 0) & (states <= 1)).all():
+        raise LedposeError(f"the LED message holds {states.tolist()}, outside of 0 (off) to 1 (on)")
+    return states
+
+
+class Rejection(str, Enum):
+    """Why no LED state can be told for a stamp; the value is for people."""
+
+    NO_STATE = "no LED state yet"
+    TOO_OLD = "LED states too old"
+    NEWER = "newer than last LED message"
+    NEAR_CHANGE = "within guard of a change"
+
+
+@dataclass(frozen=True, eq=False)
+class HeldState:
+    """`states` (K,) float32, in effect since `stamp_ns`."""
+
+    states: np.ndarray
+    stamp_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Sighting:
+    """At `stamp_ns` the LEDs had `states`, unchanged since `since_ns`."""
+
+    stamp_ns: int
+    states: np.ndarray
+    since_ns: int
+
+
+class LedHistory:
+    """The LED messages of the last `horizon_ns`, and the state held at any stamp among them.
+
+    A mis-timed label is silent poison for training, so a state is told only where it is certain: at least
+    `guard_ns` away from every change, at most `max_age_ns` after a message, and only once a message has come
+    that is `guard_ns` newer than the stamp, so that no change can be on its way still.
+    """
+
+    def __init__(self, guard_ns: int, max_age_ns: int, horizon_ns: int = 10_000_000_000) -> None:
+        self._guard_ns = guard_ns
+        self._max_age_ns = max_age_ns
+        self._horizon_ns = horizon_ns
+        self._sightings: list[_Sighting] = []
+
+    def clear(self) -> None:
+        """Forget everything, as after a jump of the clock."""
+        self._sightings.clear()
+
+    def add(self, stamp_ns: int, states: np.ndarray, receive_stamp_ns: int | None = None) -> None:
+        """Take in a message; one that is older than others before it replaces them.
+
+        A keep-alive may be stamped anew or repeat the stamp of its change. In the latter case it confirms the
+        state up to when it was received, less the guard time for its way here.
+        """
+        since_ns = stamp_ns
+        if self._sightings and np.array_equal(states, self._sightings[-1].states):
+            newest = self._sightings[-1]
+            since_ns = min(newest.since_ns, stamp_ns)
+            if stamp_ns == newest.since_ns and receive_stamp_ns is not None:
+                stamp_ns = max(receive_stamp_ns - self._guard_ns, newest.stamp_ns)
+        del self._sightings[bisect_left(self._sightings, stamp_ns, key=_stamp) :]
+        self._sightings.append(_Sighting(stamp_ns, states, since_ns))
+        del self._sightings[: bisect_left(self._sightings, stamp_ns - self._horizon_ns, key=_stamp)]
+
+    def lookup(self, stamp_ns: int) -> HeldState | Rejection:
+        """The state held at `stamp_ns`; `Rejection.NEWER` may turn into a state when more messages come."""
+        if not self._sightings or stamp_ns < self._sightings[0].stamp_ns:
+            return Rejection.NO_STATE
+        if stamp_ns + self._guard_ns > self._sightings[-1].stamp_ns:
+            return Rejection.NEWER
+        index = bisect_right(self._sightings, stamp_ns, key=_stamp) - 1
+        held = self._sightings[index]
+        if stamp_ns - held.stamp_ns > self._max_age_ns:
+            return Rejection.TOO_OLD
+        upcoming = bisect_left(self._sightings, stamp_ns + self._guard_ns, key=_stamp)
+        changes_soon = any(later.since_ns > stamp_ns for later in self._sightings[index + 1 : upcoming])
+        if stamp_ns - held.since_ns < self._guard_ns or changes_soon:
+            return Rejection.NEAR_CHANGE
+        return HeldState(held.states, held.since_ns)
+
+
+def _stamp(sighting: _Sighting) -> int:
+    return sighting.stamp_ns
