@@ -15,10 +15,10 @@ from ledpose_ros.cli import COMMANDS, EXTRAS, NODES  # noqa: E402
 
 NAME = "ledpose_ros"
 
-# A wheel (what pip builds and installs, editable or not) puts each executable on everybody's PATH, where names as
-# common as `train` or `check` have no business: it gets `ledpose` alone. colcon puts executables in
-# lib/ledpose_ros (see setup.cfg), where only `ros2 run ledpose_ros train` looks; there each node and command gets
-# one, and `ledpose` comes to bin/, which colcon's setup files add to the PATH.
+# A wheel (what pip builds and installs, editable or not) puts each executable on everybody's PATH, where
+# names as common as `train` or `check` have no business: it gets `ledpose` alone. colcon puts executables in
+# lib/ledpose_ros (see setup.cfg), where only `ros2 run ledpose_ros train` looks; there each node and command
+# gets one, and `ledpose` comes to bin/, which colcon's setup files add to the PATH.
 BUILDS_WHEEL = not {"bdist_wheel", "dist_info", "editable_wheel"}.isdisjoint(sys.argv)
 
 SHARE = f"share/{NAME}"
@@ -40,7 +40,7 @@ else:
 setup(
     name=NAME,
     version=__version__,
-    description="Robots that teach themselves to see each other: relative pose from LED states alone, on ROS 2",
+    description="Robots that teach themselves to see each other: relative pose from LED states alone",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The ledpose_ros developers",
@@ -50,8 +50,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     data_files=data_files,
-    # What the robot needs. ROS itself (rclpy and the messages) comes from the distribution or from `make venv`.
-    # colcon installs none of these: there rosdep reads package.xml.
+    # What the robot needs besides ROS itself, which comes from the distribution or from `make venv`. colcon
+    # installs none of these: there rosdep reads package.xml.
     install_requires=["numpy", "h5py", "opencv-python-headless", "onnxruntime", "tqdm"],
     extras_require={name: list(requirements) for name, requirements in EXTRAS.items()}
     | {"test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML"]},

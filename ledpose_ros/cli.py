@@ -2,8 +2,8 @@
 """The program `ledpose`: one command per module of `ledpose_ros.commands`.
 
 A command module has a docstring (its first line is the help), `add_arguments(parser)` and `run(args)`, which
-returns an exit status or None for 0. Only the module of the asked command is imported, so that `ledpose inspect`
-runs where torch and MuJoCo are not installed.
+returns an exit status or None for 0. Only the module of the asked command is imported: `ledpose inspect` runs
+where torch and MuJoCo are not installed.
 
 This module needs the standard library alone: setup.py reads its tables.
 """
@@ -100,7 +100,7 @@ def _missing_module_sentence(command: str | None, module: str | None) -> str | N
                 f"run pip install '.[{extra}]' in the source folder of ledpose_ros"
             )
     if package == "rclpy" or package.endswith("_msgs"):
-        return f"{command} needs ROS 2, but there is no {package}: source /opt/ros/<distribution>/setup.bash first"
+        return f"{command} needs ROS 2, {package} is missing: source /opt/ros/<distribution>/setup.bash first"
     return None
 
 

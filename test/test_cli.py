@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ledpose_ros.commands
+from ledpose_ros import __version__, cli
+
+HEAVY = ("numpy", "cv2", "h5py", "torch", "mujoco", "onnxruntime", "matplotlib", "rclpy")
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """A function that makes `toy`, whose `run` has the given body, the only command of `ledpose`."""
+
+    def add(body: str) -> None:
+        source = (
+            '"""Play with a toy.\n\nFor long."""\n'
+            "def add_arguments(parser):\n    parser.add_argument('--size', type=int, default=1)\n"
+            f"def run(args):\n    {body}\n"
+        )
+        (tmp_path / "toy.py").write_text(source)
+        monkeypatch.setattr(ledpose_ros.commands, "__path__", [str(tmp_path)])
+        monkeypatch.setattr(cli, "COMMANDS", ("toy",))
+        monkeypatch.delitem(sys.modules, "ledpose_ros.commands.toy", raising=False)
+
+    return add
+
+
+def test_a_command_gets_its_arguments_and_gives_the_exit_status(command):
+    command("return args.size")
+    assert cli.main(["toy", "--size", "3"]) == 3
+    assert cli.main(["toy"]) == 1
+
+
+def test_a_command_that_returns_nothing_succeeded(command):
+    command("pass")
+    assert cli.main(["toy"]) == 0
+
+
+def test_an_executable_runs_the_command_that_it_is_named_after(command, monkeypatch):
+    command("return args.size")
+    monkeypatch.setattr(sys, "argv", ["/opt/ws/install/ledpose_ros/lib/ledpose_ros/toy", "--size", "5"])
+    assert cli.run_executable() == 5
+
+
+def test_bad_input_is_one_sentence_and_status_2(command, capsys):
+    command("from ledpose_ros.errors import LedposeError; raise LedposeError('width 0 is not positive')")
+    assert cli.main(["toy"]) == 2
+    assert capsys.readouterr().err == "ledpose: width 0 is not positive\n"
+
+
+def test_an_interrupt_leaves_no_traceback(command, capsys):
+    command("raise KeyboardInterrupt")
+    assert cli.main(["toy"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("module", "words"), [
+    ("torch", ["toy needs torch", "pip install '.[train]'"]),
+    ("mujoco", ["toy needs mujoco", "pip install '.[sim]'"]),
+    ("sensor_msgs", ["toy needs ROS 2", "sensor_msgs", "setup.bash"]),
+])
+def test_a_missing_part_is_one_sentence_that_says_how_to_get_it(command, capsys, monkeypatch, module, words):
+    monkeypatch.setitem(sys.modules, module, None)
+    command(f"import {module}.something")
+    assert cli.main(["toy"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in words), error
+
+
+def test_a_missing_module_of_another_kind_is_a_bug_and_keeps_its_traceback(command):
+    command("import ledpose_ros.no_such_module")
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["toy"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["toy", "--size", "large"]])
+def test_bad_usage_is_status_2(command, capsys, arguments):
+    command("pass")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: ledpose" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"ledpose {__version__}\n"
+
+
+def test_help_lists_every_command_with_its_line_and_imports_nothing_heavy():
+    program = (
+        "import sys\nfrom ledpose_ros.cli import main\n"
+        "try:\n    main(['--help'])\nfinally:\n"
+        f"    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    root = Path(__file__).parents[1]
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
+    assert ran.stderr == "[]\n"
+    for name in cli.COMMANDS:
+        listed = ran.stdout.partition(f"    {name}")[2].lstrip()
+        assert listed and not listed.startswith(cli.COMMANDS), f"no help line for {name}:\n{ran.stdout}"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([name, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: ledpose {name}" in capsys.readouterr().out
