@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 
 Value = bool | int | float | str | list[float] | list[str]
 
@@ -88,7 +89,74 @@ IMAGE_TRANSPORT = Parameter(
     choices=("raw", "compressed"),
 )
 
-RECORDER: tuple[Parameter, ...] = (IMAGE_TRANSPORT,)
+RECORDER: tuple[Parameter, ...] = (
+    Parameter("output_directory", "recordings", "Where the recordings go; made if it does not exist."),
+    Parameter("autostart", True, "Record from the start, without a call of ~/start."),
+    IMAGE_TRANSPORT,
+    Parameter("led_names", list(DEFAULT_LED_NAMES), "The peer's LEDs, as named in led_states messages."),
+    Parameter(
+        "led_directions",
+        [round(direction, 4) for direction in DEFAULT_LED_DIRECTIONS],
+        "Direction in the peer's body frame from which each LED is seen best [rad]; front is 0, left +pi/2.",
+        minimum=-2 * math.pi,
+        maximum=2 * math.pi,
+    ),
+    Parameter(
+        "led_offset",
+        0.0,
+        "An image gets the LED state held at its stamp plus this [s]; mends clocks that differ.",
+        minimum=-10.0,
+        maximum=10.0,
+    ),
+    Parameter(
+        "led_guard",
+        0.05,
+        "Images closer than this to a change of the LEDs are rejected [s]; at least the exposure time.",
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    Parameter(
+        "led_max_age",
+        0.5,
+        "LED states older than this are not trusted [s]; a few periods of the LED driver's keep-alive.",
+        minimum=0.01,
+        maximum=3600.0,
+    ),
+    Parameter(
+        "record_ground_truth",
+        True,
+        "Record the topic ground_truth, if somebody publishes it; for evaluation only.",
+    ),
+    Parameter("image_encoding", "jpeg", "How pictures are stored.", choices=("jpeg", "png")),
+    Parameter("jpeg_quality", 90, "Quality of JPEG pictures.", minimum=1, maximum=100),
+    Parameter(
+        "queue_size",
+        30,
+        "Samples that may wait for the disk, and images that may wait for LED messages; more are rejected.",
+        minimum=1,
+        maximum=1000,
+    ),
+    Parameter(
+        "flush_samples",
+        30,
+        "Samples are made safe against crashes in groups of this size.",
+        minimum=1,
+        maximum=10000,
+    ),
+    Parameter(
+        "flush_period",
+        1.0,
+        "Longest time that a sample may wait to be made safe [s].",
+        minimum=0.01,
+        maximum=60.0,
+    ),
+    Parameter(
+        "min_free_space_mb",
+        200,
+        "Recording stops when the disk has less space left than this [MB].",
+        minimum=1,
+    ),
+)
 
 ESTIMATOR: tuple[Parameter, ...] = (
     Parameter("model", "", "Path of the ONNX model; empty takes the model shipped with the package."),
