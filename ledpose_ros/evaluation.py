@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model scored on a recording with ground truth, beside the mean predictor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ledpose_ros import metrics
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.geometry import distance_from_scale, pixel_rays, project, relative_bearing
+from ledpose_ros.metrics import Metrics
+from ledpose_ros.recording import GroundTruth, Recording, RecordingInfo
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was said, or is true, of N images; distance and position are NaN for a model without calibration."""
+
+    index: NDArray[np.int64]  # (N,) sample in the recording
+    uv: Array  # (N, 2) [px]
+    psi: Array  # (N,) [rad]
+    distance: Array  # (N,) range [m]
+    position: Array  # (N, 3) optical frame [m]
+    led_probability: Array  # (N, K); of the truth: the states
+
+
+def truth(recording: Recording) -> Predictions:
+    """Ground truth of the images in which the peer is visible."""
+    ground_truth: GroundTruth | None = recording.ground_truth()
+    if ground_truth is None:
+        raise LedposeError(f"{recording.path} has no ground truth to compare with.")
+    index = np.flatnonzero(ground_truth.valid)
+    if not len(index):
+        raise LedposeError(f"{recording.path} has no image in which the peer is visible.")
+    info, pose = recording.info, ground_truth.pose[index]
+    position = pose[:, :3]
+    return Predictions(
+        index,
+        project(position, info.K, info.D, info.distortion_model),
+        relative_bearing(pose),
+        np.linalg.norm(position, axis=1),
+        position,
+        np.asarray(recording.led_states, float)[index],
+    )
+
+
+def predict(estimator: PeerEstimator, recording: Recording, index: NDArray[np.int64]) -> Predictions:
+    """The model's best peer in each of these images."""
+    info = recording.info
+    if tuple(estimator.metadata.led_names) != tuple(info.led_names):
+        raise LedposeError(
+            f"The model knows the LEDs {', '.join(estimator.metadata.led_names)}, {recording.path} has "
+            f"{', '.join(info.led_names)}: evaluate with a recording of the same LEDs."
+        )
+    best = []
+    for sample in tqdm(index, desc="Evaluating", unit="image", leave=False):
+        seen = estimator.detect(recording.image(int(sample)))
+        best.append((seen.uv[0], seen.log2_scale[0], seen.bearing[0], seen.led_probability[0]))
+    uv, log2_scale, bearing, led_probability = (np.asarray(column, float) for column in zip(*best, strict=True))
+    rays = pixel_rays(uv, info.K, info.D, info.distortion_model)
+    calibration = estimator.metadata.calibration
+    if calibration is None:
+        distance = np.full(len(index), np.nan)
+    else:
+        distance = distance_from_scale(log2_scale, rays, calibration, info.K, info.width)
+    psi = np.arctan2(bearing[:, 1], bearing[:, 0])
+    return Predictions(index, uv, psi, distance, distance[:, None] * rays, led_probability)
+
+
+def mean_predictor(true: Predictions) -> Predictions:
+    """The paper's mean predictor: it says the mean of the truth for every image, whatever is in it."""
+    count = len(true.index)
+    return Predictions(
+        true.index,
+        np.tile(true.uv.mean(0), (count, 1)),
+        np.full(count, np.arctan2(np.sin(true.psi).mean(), np.cos(true.psi).mean())),
+        np.full(count, true.distance.mean()),
+        np.tile(true.position.mean(0), (count, 1)),
+        np.full_like(true.led_probability, 0.5),
+    )
+
+
+def score(said: Predictions, true: Predictions, led_directions: Array) -> Metrics:
+    """One row of the table. Without a calibration the metric columns are NaN: not guessed."""
+    metric = bool(np.isfinite(said.distance).any())
+    nan = float("nan")
+    return Metrics(
+        E_uv=metrics.e_uv(said.uv, true.uv),
+        E_psi=metrics.e_psi(said.psi, true.psi),
+        E_d=metrics.e_d(said.distance, true.distance) if metric else nan,
+        E_xyz=metrics.e_xyz(said.position, true.position) if metric else nan,
+        gamma=metrics.gamma(said.psi, true.psi, said.position, true.position) if metric else nan,
+        auc=metrics.led_auc(said.led_probability, true.led_probability, true.psi, led_directions),
+        n=len(true.index),
+    )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's and the mean predictor's answers and scores on one recording."""
+
+    info: RecordingInfo
+    true: Predictions
+    said: Predictions
+    model: Metrics
+    mean: Metrics
+
+
+def evaluate(model: str | Path, recording: Recording) -> Evaluation:
+    """Score an exported model on a recording with ground truth."""
+    true = truth(recording)
+    said = predict(PeerEstimator(model), recording, true.index)
+    directions = np.asarray(recording.info.led_directions, float)
+    return Evaluation(
+        recording.info,
+        true,
+        said,
+        score(said, true, directions),
+        score(mean_predictor(true), true, directions),
+    )
+
+
+COLUMNS = (
+    ("E_uv", "E_uv [px]"),
+    ("E_psi", "E_psi [deg]"),
+    ("E_d", "E_d [%]"),
+    ("E_xyz", "E_xyz [cm]"),
+    ("gamma", "Gamma [%]"),
+    ("auc", "AUC [%]"),
+    ("n", "n"),
+)
+
+
+def table(rows: dict[str, Metrics]) -> str:
+    """The rows as a text table; what is not known is a dash."""
+
+    def cell(value: float) -> str:
+        return "-" if np.isnan(value) else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+    lines = [["", *(title for _, title in COLUMNS)]]
+    lines += [[name, *(cell(row.as_dict()[key]) for key, _ in COLUMNS)] for name, row in rows.items()]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    )

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings as training data: decoded images in memory and LED states, nothing else.
+
+The ground-truth group of a recording is never opened here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.images import decode_image
+from ledpose_ros.recording import Recording
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images uint8 (N, H, W, 3) RGB, LED states float32 (N, K) and what is common to all samples."""
+
+    images: NDArray[np.uint8]
+    led_states: NDArray[np.float32]
+    led_names: tuple[str, ...]
+    led_directions: NDArray[np.float64]
+    digests: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Images uint8 (B, H, W, 3) and states (B, K) on the device."""
+        images = torch.from_numpy(self.images[indices]).to(device)
+        return images, torch.from_numpy(self.led_states[indices]).to(device)
+
+
+def digest(recording: Recording) -> str:
+    """SHA-256 of what training sees of a recording: encoded images and LED states."""
+    summary = hashlib.sha256(np.ascontiguousarray(recording.led_states, dtype="<f4").tobytes())
+    for index in range(len(recording)):
+        summary.update(np.asarray(recording.encoded_image(index)).tobytes())
+    return summary.hexdigest()
+
+
+def load_recordings(paths: Sequence[str | Path]) -> TrainingSet:
+    """Decode the recordings into memory.
+
+    Raises LedposeError when they are unreadable, empty, or differ in LED names, directions or image size.
+    """
+    images: list[NDArray[np.uint8]] = []
+    states: list[NDArray[np.float32]] = []
+    digests: dict[str, str] = {}
+    first = None
+    for path in paths:
+        with Recording(path) as recording:
+            info = recording.info
+            first = first or info
+            if tuple(info.led_names) != tuple(first.led_names):
+                raise LedposeError(
+                    f"{path} has the LEDs {', '.join(info.led_names)}, {paths[0]} has {', '.join(first.led_names)}: "
+                    "train on recordings with the same LED names."
+                )
+            if not np.allclose(info.led_directions, first.led_directions, atol=1e-3):
+                raise LedposeError(f"{path} has other LED directions than {paths[0]}: correct the recorder's led_directions.")
+            if (info.width, info.height) != (first.width, first.height):
+                raise LedposeError(
+                    f"{path} has images of {info.width}x{info.height}, {paths[0]} of {first.width}x{first.height}: "
+                    "train on recordings of one image size."
+                )
+            count = len(recording)
+            if not count:
+                raise LedposeError(f"{path} holds no sample: record again, and watch the recorder's status.")
+            decoded = np.empty((count, info.height, info.width, 3), np.uint8)
+            encoded = (recording.encoded_image(index) for index in range(count))
+
+            def decode(item: tuple[int, NDArray[np.uint8]], into: NDArray[np.uint8] = decoded) -> None:
+                into[item[0]] = decode_image(item[1])
+
+            # HDF5 is read by this thread; decoding releases the GIL.
+            with ThreadPoolExecutor() as pool:
+                progress = tqdm(total=count, desc=f"Loading {Path(path).name}", unit="image", leave=False)
+                for _ in pool.map(decode, enumerate(encoded)):
+                    progress.update()
+                progress.close()
+            images.append(decoded)
+            states.append(np.asarray(recording.led_states, np.float32))
+            digests[Path(path).name] = digest(recording)
+    if first is None:
+        raise LedposeError("No recording given: name at least one HDF5 file.")
+    return TrainingSet(
+        images[0] if len(images) == 1 else np.concatenate(images),
+        np.concatenate(states),
+        tuple(first.led_names),
+        np.asarray(first.led_directions, float),
+        digests,
+    )
+
+
+def shuffled_batches(count: int, batch_size: int, seed: int, first_step: int) -> Iterator[NDArray[np.int64]]:
+    """Endless batches of indices, each epoch a new permutation; `first_step` continues where a run left off."""
+    batch_size = min(batch_size, count)
+    per_epoch = count // batch_size
+    step = first_step
+    while True:
+        epoch = step // per_epoch
+        order = np.random.default_rng((seed, epoch)).permutation(count)
+        for index in range(step % per_epoch, per_epoch):
+            yield order[index * batch_size : (index + 1) * batch_size]
+            step += 1

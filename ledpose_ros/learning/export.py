@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network to and from one ONNX file with its metadata.
+
+The file keeps every weight under its own name, so that it is also where training continues from
+(`ledpose train --init MODEL`): no pickled file travels with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.learning.network import PeerNetwork
+from ledpose_ros.model_metadata import ModelMetadata
+
+OUTPUT_NAMES = ("uv", "log2_scale", "bearing", "led_probability", "confidence", "spread", "attention")
+OPSET = 18
+
+
+def export_onnx(network: PeerNetwork, metadata: ModelMetadata, path: Path) -> None:
+    """Write the network with pyramid and decoder as one file; any number and any size of images go in."""
+    width, height = metadata.input_size
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    dimension = torch.export.Dim
+    network = copy.deepcopy(network).cpu().eval()
+    with warnings.catch_warnings():
+        # The exporter talks at length about its own internals.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network,
+            (example,),
+            input_names=["image"],
+            output_names=list(OUTPUT_NAMES),
+            dynamic_shapes={"image": {0: dimension.DYNAMIC, 1: dimension.DYNAMIC, 2: dimension.DYNAMIC}},
+            opset_version=OPSET,
+            dynamo=True,
+            # Folding batch normalisation is left to the runtime: here it would lose the weights' names.
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, metadata.to_properties())
+    save_model(model, path)
+
+
+def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
+    """Read the network's weights and metadata back; raises LedposeError for a file that is not such a model."""
+    try:
+        model = onnx.load(str(path))
+    except FileNotFoundError:
+        raise LedposeError(f"The model {path} does not exist.") from None
+    except Exception as error:
+        raise LedposeError(f"{path} is not an ONNX file ({type(error).__name__}).") from error
+    metadata = ModelMetadata.from_properties({p.key: p.value for p in model.metadata_props})
+    network = PeerNetwork(leds=len(metadata.led_names))
+    weights = {i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
+    try:
+        missing = network.load_state_dict(
+            {name: weight for name, weight in weights.items() if name in network.state_dict()}, strict=False
+        ).missing_keys
+    except RuntimeError:
+        missing = ["of these shapes"]
+    # Only the counters of batch normalisation are not in the file; nothing depends on them.
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing:
+        raise LedposeError(
+            f"{path} was not exported by this version of ledpose_ros: it lacks the weights {missing[0]}; export it again."
+        )
+    return network.eval(), metadata
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Check and write a model; an existing file is replaced only when the new one is whole."""
+    onnx.checker.check_model(model)
+    partial = path.with_suffix(".part")
+    onnx.save(model, str(partial))
+    partial.replace(path)

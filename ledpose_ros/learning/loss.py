@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loss: nothing but LED states says where the peer is, how big and seen from which side.
+
+Notation of the paper: p attention over cells and scales, Lambda_k(psi) visibility weight of LED k,
+bce_k cross-entropy of LED k.
+
+The paper's expected loss `sum p * sum_k Lambda_k * bce_k` is `expected_loss`. It leaves its plateau slowly, so the
+trainer uses the marginal likelihood of the same model, `location_loss`: which place explains the states of *all*
+LEDs? It must be all of them: a likelihood in which a cell may ignore LEDs is won by hedging.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ledpose_ros.learning.network import CoarseMaps, FineLook
+
+VISIBILITY_SHARPNESS = 2.0
+"""Inverse temperature of Lambda: an LED seen from alpha_k weighs e^2 times one seen edge-on."""
+
+
+def visibility(bearing: Tensor, led_directions: Tensor) -> Tensor:
+    """Lambda_k(psi): (..., 2) cosine and sine of psi, (K,) alpha_k -> (..., K) weights, sum 1.
+
+    A bearing vector shorter than 1 flattens the weights: a network unsure of psi spreads its bet.
+    """
+    towards = torch.stack([led_directions.cos(), led_directions.sin()])
+    return (VISIBILITY_SHARPNESS * bearing @ towards).softmax(-1)
+
+
+def led_cross_entropy(logits: Tensor, states: Tensor) -> Tensor:
+    """bce_k of each LED, shapes alike."""
+    return F.binary_cross_entropy_with_logits(logits, states, reduction="none")
+
+
+def coarse_cross_entropy(maps: CoarseMaps, states: Tensor) -> Tensor:
+    """bce of every cell and scale against the image's states (B, K) -> (B, S, K, h, w)."""
+    target = states[:, None, :, None, None].expand_as(maps.leds)
+    return led_cross_entropy(maps.leds, target)
+
+
+def expected_loss(maps: CoarseMaps, states: Tensor, led_directions: Tensor) -> Tensor:
+    """The paper's loss, `sum over cells and scales of p * sum_k Lambda_k(psi) * bce_k`, mean over the batch."""
+    weights = visibility(maps.bearing.movedim(2, -1), led_directions).movedim(-1, 2)
+    per_cell = (weights * coarse_cross_entropy(maps, states)).sum(2)
+    return (maps.attention() * per_cell).sum((1, 2, 3)).mean()
+
+
+def location_loss(maps: CoarseMaps, states: Tensor) -> tuple[Tensor, Tensor]:
+    """-log sum_i p_i prod_k P(state_k | cell i), mean over the batch, and the posterior of i (B, S, h, w).
+
+    The posterior knows the true states: it says where the peer must be for the LEDs to be what they are.
+    """
+    log_attention = maps.location.flatten(1).log_softmax(1)
+    log_likelihood = -coarse_cross_entropy(maps, states).sum(2).flatten(1)
+    joint = log_attention + log_likelihood
+    evidence = joint.logsumexp(1)
+    posterior = (joint - evidence[:, None]).exp().view_as(maps.location)
+    return -evidence.mean(), posterior.detach()
+
+
+def auxiliary_loss(maps: CoarseMaps, states: Tensor) -> Tensor:
+    """Max-pooled LED classifier: each LED may be told anywhere. It is what leaves the first plateau."""
+    return led_cross_entropy(maps.leds.amax((1, 3, 4)), states).mean()
+
+
+def bearing_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tensor) -> Tensor:
+    """sum_k Lambda_k(psi) * bce_k with bce a constant: psi turns to the side whose LEDs can be told.
+
+    bearing (W, 2), cross_entropy (W, K) -> (W,).
+    """
+    return (visibility(bearing, led_directions) * cross_entropy.detach()).sum(-1)
+
+
+def shift_loss(look: FineLook, shift: Tensor) -> Tensor:
+    """Negative log-likelihood (Laplace) of the known displacement (W, 3) of a jittered window -> (W,)."""
+    return ((look.shift - shift).abs() / look.log_spread.exp() + look.log_spread).sum(-1)

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network: a coarse look that finds the peer, a fine look that measures it, and the decoder of both.
+
+The coarse network is the paper's `m_theta`: fully convolutional, stride 8, shared weights on S rescaled
+versions of the image, giving per cell a location logit P, the bearing pair C, S and K LED logits L. The
+fine network looks once more, at a window cut around each peak at the peer's own size. There the peer always
+looks alike, which makes bearing, size and LED states far easier to tell than from a sliding cell.
+
+`PeerNetwork.forward` is what is exported and what evaluation uses: there is one decoder.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCALES = (0.5, 0.25, 0.125)
+"""Scales of the pyramid on which the coarse network looks, finest first."""
+STRIDE = 8
+WINDOW_CELLS = 64
+"""Side [samples] of the square window that the fine network sees."""
+WINDOW_SIDE = 40.0
+"""Side [px] of the fine network's window in an image rescaled to log2_scale = 0 by definition."""
+MAX_PEAKS = 5
+
+
+class CoarseMaps(NamedTuple):
+    """Maps of all scales on the finest grid; B images, S scales, h x w cells, K LEDs."""
+
+    location: Tensor  # (B, S, h, w) logits P
+    bearing: Tensor  # (B, S, 2, h, w) C, S with a length below 1
+    leds: Tensor  # (B, S, K, h, w) logits L
+
+    def attention(self) -> Tensor:
+        """p, the softmax of P over all cells and scales, (B, S, h, w)."""
+        return self.location.flatten(1).softmax(1).view_as(self.location)
+
+
+class FineLook(NamedTuple):
+    """What the fine network tells of W windows."""
+
+    leds: Tensor  # (W, K) logits
+    bearing: Tensor  # (W, 2) cosine and sine of psi, length below 1
+    shift: Tensor  # (W, 3) where the peer is, seen from the window: u, v [sides], log2 of the size ratio
+    log_spread: Tensor  # (W, 3) log of the scale (Laplace) of `shift`
+    presence: Tensor  # (W,) logit: is a peer in the window?
+
+
+def squash(pair: Tensor, dim: int) -> Tensor:
+    """Shrink vectors along `dim` to a length below 1, keeping their direction."""
+    return pair / (1 + pair.square().sum(dim, keepdim=True)).sqrt()
+
+
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU; `same` padding."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class CoarseNetwork(nn.Module):
+    """m_theta on one scale: (B, 3, H, W) in [-1, 1] -> (B, 1 + 2 + K, H/8, W/8)."""
+
+    def __init__(self, leds: int, width: int = 16) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            # A strided 5x5 stem: two 3x3 layers at full resolution would cost four times as much.
+            convolution(3, width, 5, 2),
+            convolution(width, 2 * width, 3, 2),
+            convolution(2 * width, 4 * width, 3, 2),
+            convolution(4 * width, 4 * width, 3),
+            convolution(4 * width, 4 * width, 3, dilation=2),
+        )
+        self.head = nn.Conv2d(4 * width, 1 + 2 + leds, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.layers(image))
+
+
+class FineNetwork(nn.Module):
+    """The second look: windows (W, 3, 64, 64) in [-1, 1] -> FineLook."""
+
+    def __init__(self, leds: int, width: int = 24) -> None:
+        super().__init__()
+        self.leds = leds
+        self.layers = nn.Sequential(
+            convolution(3, width, 5, 2),
+            convolution(width, 2 * width, 3, 2),
+            convolution(2 * width, 4 * width, 3, 2),
+            convolution(4 * width, 4 * width, 3),
+            # A dense layer, not pooling: where in the window something is seen matters.
+            nn.Flatten(),
+            nn.Linear(4 * width * 8 * 8, 128),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.1),
+        )
+        self.head = nn.Linear(128, leds + 2 + 3 + 3 + 1)
+
+    def forward(self, windows: Tensor) -> FineLook:
+        leds, bearing, shift, log_spread, presence = self.head(self.layers(windows)).split(
+            [self.leds, 2, 3, 3, 1], dim=1
+        )
+        return FineLook(leds, squash(bearing, 1), shift, log_spread.clamp(-5, 1), presence[:, 0])
+
+
+def image_pyramid(image: Tensor, levels: int = 4) -> list[Tensor]:
+    """Images (B, 3, H, W) halved again and again by average pooling, the full size first."""
+    pyramid = [image]
+    for _ in range(levels - 1):
+        pyramid.append(F.avg_pool2d(pyramid[-1], 2, ceil_mode=True, count_include_pad=False))
+    return pyramid
+
+
+def window_side(log2_scale: Tensor) -> Tensor:
+    """Side [px of the full image] of the window around a peer of this log2 scale."""
+    return WINDOW_SIDE * torch.exp2(-log2_scale)
+
+
+def cut_windows(pyramid: list[Tensor], uv: Tensor, log2_scale: Tensor, turn: Tensor | None = None) -> Tensor:
+    """Cut one square window per peak out of the pyramid level of fitting resolution.
+
+    uv (B, M, 2) are centres [px of the full image], log2_scale (B, M) their scales, turn (B, M) an optional
+    rotation [rad]. Gives (B*M, 3, 64, 64). Outside the image is grey (0).
+    """
+    batch, peaks = log2_scale.shape
+    side = window_side(log2_scale)
+    steps = (torch.arange(WINDOW_CELLS, device=uv.device, dtype=uv.dtype) + 0.5) / WINDOW_CELLS - 0.5
+    grid_v, grid_u = torch.meshgrid(steps, steps, indexing="ij")
+    offsets = torch.stack([grid_u, grid_v], -1).view(1, 1, -1, 2)
+    if turn is not None:
+        cosine, sine = turn.cos()[..., None], turn.sin()[..., None]
+        offset_u, offset_v = offsets.unbind(-1)
+        offsets = torch.stack([cosine * offset_u - sine * offset_v, sine * offset_u + cosine * offset_v], -1)
+    points = uv.unsqueeze(2) + side[..., None, None] * offsets  # (B, M, 64*64, 2) [px]
+    # Pixels per sample decide which two levels to blend, so that far and near peers are equally free of aliasing.
+    level = torch.log2(side / WINDOW_CELLS).clamp(0, len(pyramid) - 1)
+    height, width = pyramid[0].shape[-2:]
+    size = torch.tensor([width, height], device=uv.device, dtype=uv.dtype)
+    grid = (2 * points + 1) / size - 1
+    windows = torch.zeros((), device=uv.device)
+    for index, image in enumerate(pyramid):
+        weight = (1 - (level - index).abs()).clamp(min=0).view(batch, 1, peaks, 1)
+        windows = windows + weight * F.grid_sample(image, grid, mode="bilinear", align_corners=False)
+    return windows.transpose(1, 2).reshape(batch * peaks, 3, WINDOW_CELLS, WINDOW_CELLS)
+
+
+class PeerNetwork(nn.Module):
+    """Image -> peers. See the module's text; `forward` is the exported graph."""
+
+    def __init__(self, leds: int = 4, scales: tuple[float, ...] = SCALES) -> None:
+        super().__init__()
+        self.leds = leds
+        self.scales = scales
+        self.coarse = CoarseNetwork(leds)
+        self.fine = FineNetwork(leds)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) RGB -> float (B, 3, H, W) in [-1, 1]."""
+        return image.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def coarse_maps(self, pyramid: list[Tensor]) -> CoarseMaps:
+        """The coarse network on every scale, upsampled to the finest grid."""
+        maps = [self.coarse(pyramid[round(-math.log2(scale))]) for scale in self.scales]
+        cells = maps[0].shape[-2:]
+        stacked = torch.stack([maps[0]] + [F.interpolate(m, size=cells, mode="nearest") for m in maps[1:]], 1)
+        location, bearing, leds = stacked.split([1, 2, self.leds], dim=2)
+        return CoarseMaps(location[:, :, 0], squash(bearing, 2), leds)
+
+    def cell_centres(self, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Pixel coordinates u (w,), v (h,) of the cells' centres on the finest grid."""
+        cell = STRIDE / self.scales[0]
+        u = (torch.arange(width, device=device) + 0.5) * cell - 0.5
+        v = (torch.arange(height, device=device) + 0.5) * cell - 0.5
+        return u, v
+
+    def find_peaks(self, attention: Tensor, peaks: int = MAX_PEAKS) -> tuple[Tensor, Tensor, Tensor]:
+        """The strongest separate peaks of p (B, S, h, w): uv (B, M, 2), log2 scale (B, M) and mass (B, M).
+
+        Position is the local centroid of p summed over scales, log2 scale the mean under p over scales there.
+        """
+        batch, _, height, width = attention.shape
+        total = attention.sum(1)
+        log2_scales = torch.tensor([math.log2(s) for s in self.scales], device=attention.device)
+        u, v = self.cell_centres(height, width, attention.device)
+        moments = torch.stack(
+            [
+                total,
+                total * u,
+                total * v[:, None],
+                (attention * log2_scales.view(1, -1, 1, 1)).sum(1),
+            ],
+            1,
+        )
+        local = F.avg_pool2d(moments, 3, 1, 1, count_include_pad=True) * 9
+        is_peak = F.max_pool2d(total, 3, 1, 1) == total
+        mass = (local[:, 0] * is_peak).flatten(1)
+        _, index = mass.topk(peaks, dim=1)
+        picked = local.flatten(2).gather(2, index[:, None].expand(-1, 4, -1))
+        weight = picked[:, 0].clamp(min=1e-12)
+        uv = torch.stack([picked[:, 1] / weight, picked[:, 2] / weight], -1)
+        return uv, picked[:, 3] / weight, picked[:, 0]
+
+    def refine(self, pyramid: list[Tensor], uv: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, FineLook]:
+        """Look at the windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen."""
+        look = self.fine(cut_windows(pyramid, uv, log2_scale))
+        shift = look.shift.view(*log2_scale.shape, 3)
+        uv = uv + shift[..., :2] * window_side(log2_scale).unsqueeze(-1)
+        return uv, log2_scale - shift[..., 2], look
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (N, H, W, 3) RGB -> uv, log2_scale, bearing, led_probability, confidence, spread, attention.
+
+        Shapes and meanings stand in docs/architecture.md; peaks come by falling confidence.
+        """
+        pyramid = image_pyramid(self.normalise(image))
+        attention = self.coarse_maps(pyramid).attention()
+        uv, log2_scale, _ = self.find_peaks(attention)
+        # The first look moves the window onto the peer, the second measures from there.
+        uv, log2_scale, _ = self.refine(pyramid, uv, log2_scale)
+        window_log2_scale = log2_scale
+        uv, log2_scale, look = self.refine(pyramid, uv, log2_scale)
+        batch, peaks = log2_scale.shape
+        confidence, order = look.presence.view(batch, peaks).sigmoid().sort(dim=1, descending=True)
+
+        def sorted_peaks(values: Tensor) -> Tensor:
+            values = values.reshape(batch, peaks, -1)
+            return values.gather(1, order.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+        # A Laplace distribution of scale b has the standard deviation sqrt(2) b.
+        spread = math.sqrt(2) * look.log_spread.exp().view(batch, peaks, 3)
+        side = window_side(window_log2_scale).unsqueeze(-1)
+        spread = torch.cat([spread[..., :2] * side, spread[..., 2:]], -1)
+        return (
+            sorted_peaks(uv),
+            sorted_peaks(log2_scale)[..., 0],
+            sorted_peaks(look.bearing),
+            sorted_peaks(look.leds.sigmoid()),
+            confidence,
+            sorted_peaks(spread),
+            attention.sum(1),
+        )

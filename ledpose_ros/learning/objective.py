@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step's loss, from images and LED states alone.
+
+The coarse and the fine network teach each other:
+
+1. the coarse network's posterior, which knows the true LED states, proposes where and how big the peer is;
+2. the fine network, frozen for the moment, moves the proposed window onto the peer (two looks);
+3. the fine network learns from a randomly displaced window: the LED states, the bearing, and the known
+   displacement back to where step 2 ended. A proposal's error cannot be told from the picture, the
+   displacement can; so it learns the average proposal for a given look, which is sharper than any one of
+   them, and zooming a window by z moves its log2 scale by log2 z (equivariance as self-supervision);
+4. the coarse network's attention learns the place and scale that step 2 found, where the LEDs could be told.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ledpose_ros.learning import augmentation
+from ledpose_ros.learning.loss import (
+    auxiliary_loss,
+    bearing_loss,
+    coarse_cross_entropy,
+    led_cross_entropy,
+    location_loss,
+    shift_loss,
+    visibility,
+)
+from ledpose_ros.learning.network import (
+    STRIDE,
+    CoarseMaps,
+    PeerNetwork,
+    cut_windows,
+    image_pyramid,
+    window_side,
+)
+
+JITTER_UV = 0.25
+"""Displacement of training windows, as a share of their side."""
+JITTER_OCTAVES = 0.6
+JITTER_TURN = 0.1
+"""Rotation of training windows [rad]: floors and cameras are not perfectly level."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """One window an image: centre uv (B, 2) [px] and log2 scale (B,)."""
+
+    uv: Tensor
+    log2_scale: Tensor
+
+
+class Objective:
+    """The loss of a batch; `fine` says whether the fine network takes part already."""
+
+    def __init__(self, network: PeerNetwork, led_directions: Tensor, generator: torch.Generator) -> None:
+        self.network = network
+        self.led_directions = led_directions
+        self.generator = generator
+        self.mirrored = augmentation.mirrored_leds(led_directions.cpu().double().numpy())
+
+    def _rand(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator, device=self.led_directions.device)
+
+    def __call__(self, images: Tensor, states: Tensor, fine: float, guide: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of images uint8 (B, H, W, 3) and states (B, K), and its parts for the log.
+
+        `fine` and `guide` in [0, 1] weigh steps 3 and 4 of the module's text; 0 skips them.
+        """
+        if self.mirrored is not None:
+            images, states = augmentation.mirror(
+                images, states, self.mirrored, self._rand(len(images)) < 0.5
+            )
+        pyramid = image_pyramid(self.network.normalise(images))
+        # The coarse network's finest scale is the second level: colours are varied there, at a quarter of the cost.
+        varied = augmentation.vary_colours(pyramid[1], self.generator)
+        maps = self.network.coarse_maps([pyramid[0], *image_pyramid(varied, len(pyramid) - 1)])
+        location, posterior = location_loss(maps, states)
+        auxiliary = auxiliary_loss(maps, states)
+        weights = visibility(maps.bearing.movedim(2, -1), self.led_directions).movedim(-1, 2)
+        cell_bearing = (weights * coarse_cross_entropy(maps, states).detach()).sum(2)
+        coarse_bearing = (posterior * cell_bearing).sum((1, 2, 3)).mean()
+        loss = location + 0.5 * auxiliary + coarse_bearing
+        parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": coarse_bearing}
+        if fine > 0:
+            windows = self.propose(pyramid, posterior, refine=guide > 0)
+            fine_loss, evidence, fine_parts = self.fine_loss(pyramid, windows, states)
+            loss = loss + fine * fine_loss
+            parts |= fine_parts
+            if guide > 0:
+                guided = self.guide_loss(maps, windows, evidence)
+                loss = loss + guide * guided
+                parts["guide"] = guided
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+    @torch.no_grad()
+    def propose(self, pyramid: list[Tensor], posterior: Tensor, refine: bool) -> Windows:
+        """Where the peer is, by the posterior's best peak and (`refine`) two looks of the fine network."""
+        uv, log2_scale, _ = self.network.find_peaks(posterior, 1)
+        if refine:
+            training = self.network.fine.training
+            self.network.fine.eval()
+            for _ in range(2):
+                moved, scaled, _ = self.network.refine(pyramid, uv, log2_scale)
+                # Looks may not run away, and on average may not zoom: the overall size is a free constant.
+                step = (scaled - log2_scale).clamp(-1, 1)
+                log2_scale = log2_scale + step - 0.2 * step.mean()
+                uv = moved
+            self.network.fine.train(training)
+            log2_scale = log2_scale.clamp(-3.5, 0.5)
+        return Windows(uv[:, 0], log2_scale[:, 0])
+
+    def fine_loss(
+        self, pyramid: list[Tensor], windows: Windows, states: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss of the fine network, and how far each window's LEDs were told (B,) [nats above chance]."""
+        batch, device = len(states), states.device
+        height, width = pyramid[0].shape[-2:]
+        side = window_side(windows.log2_scale)
+        zoom = (2 * self._rand(batch) - 1) * JITTER_OCTAVES
+        seen_scale = windows.log2_scale + zoom
+        offset = (2 * self._rand(batch, 2) - 1) * JITTER_UV * window_side(seen_scale)[:, None]
+        seen_uv = windows.uv + offset
+        turn = (2 * self._rand(batch) - 1) * JITTER_TURN
+        # Elsewhere in the image, at least a window away: what a peer does not look like.
+        other_uv = self._rand(batch, 2) * torch.tensor([width, height], device=device)
+        away = (other_uv - windows.uv).abs().amax(1) > 0.75 * side
+        other_scale = windows.log2_scale + (2 * self._rand(batch) - 1)
+        cut = cut_windows(
+            pyramid,
+            torch.stack([seen_uv, other_uv], 1),
+            torch.stack([seen_scale, other_scale], 1),
+            torch.stack([turn, turn], 1),
+        )
+        look = self.network.fine(augmentation.vary_colours(cut, self.generator))
+        look_at_peer = type(look)(*(values[0::2] for values in look))
+        elsewhere = look.presence[1::2]
+
+        back = (windows.uv - seen_uv) / window_side(seen_scale)[:, None]
+        cosine, sine = turn.cos(), turn.sin()
+        back = torch.stack([cosine * back[:, 0] + sine * back[:, 1], cosine * back[:, 1] - sine * back[:, 0]], 1)
+        target = torch.cat([back, zoom[:, None]], 1)
+
+        cross_entropy = led_cross_entropy(look_at_peer.leds, states)
+        evidence = (math.log(2) - cross_entropy).sum(1).detach()
+        trust = (evidence / math.log(2)).clamp(0.1, 1)
+        leds = cross_entropy.mean()
+        bearing = bearing_loss(look_at_peer.bearing, cross_entropy, self.led_directions).mean()
+        shift = (trust * shift_loss(look_at_peer, target)).mean()
+        presence = (
+            trust * led_cross_entropy(look_at_peer.presence, torch.ones(batch, device=device))
+            + away * led_cross_entropy(elsewhere, torch.zeros(batch, device=device))
+        ).mean()
+        parts = {"leds/fine": leds, "bearing/fine": bearing, "shift": shift, "presence": presence}
+        return 4 * leds + bearing + 0.3 * shift + 0.5 * presence, evidence, parts
+
+    def guide_loss(self, maps: CoarseMaps, windows: Windows, evidence: Tensor) -> Tensor:
+        """Cross-entropy of the attention against the place and scale of the windows, where LEDs were told."""
+        batch, scales, height, width = maps.location.shape
+        cell = STRIDE / self.network.scales[0]
+        column = ((windows.uv[:, 0] + 0.5) / cell - 0.5).clamp(0, width - 1)
+        row = ((windows.uv[:, 1] + 0.5) / cell - 0.5).clamp(0, height - 1)
+        level = torch.tensor([math.log2(s) for s in self.network.scales], device=row.device)
+
+        def share(position: Tensor, count: int) -> Tensor:
+            """Linear interpolation weights of a position among 0..count-1, (B, count)."""
+            return (1 - (position[:, None] - torch.arange(count, device=position.device)).abs()).clamp(min=0)
+
+        scale = share((level[0] - windows.log2_scale).clamp(0, scales - 1), scales)
+        target = scale[:, :, None, None] * share(row, height)[:, None, :, None] * share(column, width)[:, None, None]
+        log_attention = maps.location.flatten(1).log_softmax(1)
+        told = (evidence / math.log(2)).clamp(0, 1)
+        return -(told * (target.flatten(1) * log_attention).sum(1)).mean()
