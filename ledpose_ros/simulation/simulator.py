@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Simulation`: an endless, seeded sequence of pictures with their LED states and true poses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import LedposeError
+from ..leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
+from ..recording import RecordingInfo
+from .scene import FOCAL_LENGTH, Scene
+
+LED_HOLD_NS = 150_000_000
+"""Shortest time [ns] for which an LED keeps its state."""
+
+LED_TIME_CONSTANT = 0.35
+"""Mean time [s] after which an LED that may change does."""
+
+SCENE_GAP_NS = 1_000_000_000
+"""Pause [ns] between the last picture of a scene and the first of the next."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture and what was true when it was taken.
+
+    `rgb` (H, W, 3) uint8; `stamp_ns` of the exposure; `led_states` (K,) float32 of the first peer, held since
+    `led_stamp_ns`; `poses` (P, 7) of the peers' body frames in the optical frame (x y z qx qy qz qw) and
+    `valid` (P,), True where a peer is seen; P is 0 in a scene without peers.
+    """
+
+    rgb: np.ndarray
+    stamp_ns: int
+    led_states: np.ndarray
+    led_stamp_ns: int
+    poses: np.ndarray
+    valid: np.ndarray
+
+
+class Simulation:
+    """Pictures of scene after scene, a pure function of the arguments.
+
+    A scene (room, robots, light, camera) lasts `scene_frames` pictures, `rate` a second; stamps start at 0 and
+    leave a gap between scenes. A share `absent` of the scenes has no peer. `first_scene` starts later in the
+    same sequence: that is how several processes share one recording. LEDs change half-way between pictures.
+    """
+
+    def __init__(self, seed: int, width: int = 640, height: int = 360, peers: int = 1, absent: float = 0.0,
+                 rate: float = 30.0, scene_frames: int = 40, first_scene: int = 0):  # fmt: skip
+        if peers < 1 or not 0 <= absent <= 1 or rate <= 0 or min(width, height) < 32:
+            raise LedposeError(
+                f"cannot simulate peers={peers}, absent={absent}, rate={rate}, size {width}x{height}: "
+                "peers must be at least 1, absent in 0..1, rate above 0 and the size at least 32x32"
+            )
+        self.seed, self.width, self.height, self.peers, self.absent = seed, width, height, peers, absent
+        self.scene_frames = scene_frames
+        self.period_ns = round(1e9 / rate)
+        self.scene_index, self.frame_index = first_scene, 0
+        self.scene: Scene | None = None
+
+    @property
+    def info(self) -> RecordingInfo:
+        """The camera and the LEDs, as a recording describes them."""
+        focal = FOCAL_LENGTH * self.width
+        return RecordingInfo(
+            led_names=DEFAULT_LED_NAMES,
+            led_directions=DEFAULT_LED_DIRECTIONS,
+            camera_frame="camera_optical_frame",
+            K=np.array([[focal, 0, self.width / 2], [0, focal, self.height / 2], [0, 0, 1]]),
+            D=np.zeros(5),
+            distortion_model="plumb_bob",
+            width=self.width,
+            height=self.height,
+        )
+
+    def step(self) -> Frame:
+        """Move on by one picture."""
+        if self.scene is not None and self.frame_index == self.scene_frames:
+            self.close()
+            self.scene_index += 1
+        if self.scene is None:
+            self._enter_scene()
+        else:
+            self.scene.advance(self.period_ns / 1e9)
+            self.stamp_ns += self.period_ns
+            self._switch_leds(self.stamp_ns - self.period_ns // 2)
+        self.frame_index += 1
+        return Frame(
+            rgb=self.scene.picture(self.led_states),
+            stamp_ns=self.stamp_ns,
+            led_states=self.led_states[0].copy(),
+            led_stamp_ns=int(self.led_stamps[0].max()),
+            poses=self.scene.poses,
+            valid=self.scene.visible(),
+        )
+
+    def close(self) -> None:
+        """Free the renderer; the next step enters the current scene anew."""
+        if self.scene is not None:
+            self.scene.close()
+            self.scene = None
+
+    def _enter_scene(self) -> None:
+        self.rng = np.random.default_rng((self.seed, self.scene_index))
+        is_empty = self.rng.random() < self.absent
+        self.scene = Scene(self.rng, self.width, self.height, 0 if is_empty else self.peers)
+        self.frame_index = 0
+        span_ns = self.scene_frames * self.period_ns + SCENE_GAP_NS
+        self.stamp_ns = SCENE_GAP_NS + self.scene_index * span_ns
+        leds = (self.peers, len(DEFAULT_LED_NAMES))
+        self.led_states = self.rng.integers(0, 2, leds).astype(np.float32)
+        self.led_stamps = np.full(leds, self.stamp_ns - SCENE_GAP_NS // 2)
+
+    def _switch_leds(self, now_ns: int) -> None:
+        """Let each LED that has held its state long enough change it, by chance, at `now_ns`."""
+        probability = 1 - np.exp(-self.period_ns / 1e9 / LED_TIME_CONSTANT)
+        switches = (now_ns - self.led_stamps >= LED_HOLD_NS) & (self.rng.random(self.led_states.shape) < probability)
+        self.led_states[switches] = 1 - self.led_states[switches]
+        self.led_stamps[switches] = now_ns
