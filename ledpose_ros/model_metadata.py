@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an ONNX model says about itself, and where the shipped model lies.
+
+The model file's metadata properties are JSON strings under fixed keys, see `docs/model.md`.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ledpose_ros import __version__
+from ledpose_ros.errors import LedposeError
+
+VERSION = 1
+DEFAULT_MODEL = "robomaster_sim.onnx"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The one constant that LED states cannot teach: log2 depth = log2_scale + c.
+
+    `c` holds for pictures of `width` pixels; `focal_length` [px] is their camera's, None if it was not known.
+    `residual` [octaves] is the standard deviation of log2 depth that it leaves over `images` pictures.
+    """
+
+    c: float
+    images: int
+    residual: float
+    width: int
+    focal_length: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(_is_number(self.c), f"calibration constant c is {self.c!r}, but must be a finite number")
+        _require(
+            _is_count(self.images), f"calibration was made from {self.images!r} images, but needs at least 1"
+        )
+        _require(
+            _is_number(self.residual) and self.residual >= 0,
+            f"calibration residual is {self.residual!r}, but must be at least 0",
+        )
+        _require(_is_count(self.width), f"calibration width is {self.width!r}, but must be at least 1 pixel")
+        _require(
+            self.focal_length is None or (_is_number(self.focal_length) and self.focal_length > 0),
+            f"calibration focal length is {self.focal_length!r}, but must be above 0 or null",
+        )
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Everything besides the weights: which LEDs it tells, at which scales it looks, how it was made.
+
+    `led_directions` [rad] are the method's alpha_k; `scales` the image pyramid's factors, finest first;
+    `stride` [px] the network's; `input_size` (width, height) of the training images, a hint, not a limit;
+    `training` is free JSON (recordings' digests, steps, metrics). Raises `LedposeError` for values that make
+    no sense.
+    """
+
+    led_names: tuple[str, ...]
+    led_directions: tuple[float, ...]
+    scales: tuple[float, ...]
+    stride: int
+    input_size: tuple[int, int]
+    calibration: Calibration | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    software: str = f"ledpose_ros {__version__}"
+
+    def __post_init__(self) -> None:
+        names, directions = self.led_names, self.led_directions
+        _require(
+            len(names) > 0
+            and len(set(names)) == len(names)
+            and all(isinstance(name, str) and name for name in names),
+            f"LED names {list(names)} must be distinct and not empty",
+        )
+        _require(
+            len(directions) == len(names) and all(_is_number(direction) for direction in directions),
+            f"LED directions {list(directions)} must be {len(names)} finite angles, one for each LED",
+        )
+        _require(
+            len(self.scales) > 0 and all(_is_number(scale) and scale > 0 for scale in self.scales),
+            f"scales {list(self.scales)} must be numbers above 0",
+        )
+        _require(_is_count(self.stride), f"stride is {self.stride!r}, but must be at least 1")
+        _require(
+            len(self.input_size) == 2 and all(_is_count(side) for side in self.input_size),
+            f"input size {list(self.input_size)} must be width and height in pixels",
+        )
+
+    def to_properties(self) -> dict[str, str]:
+        """The metadata properties of the ONNX file: key -> JSON."""
+        values = {
+            "ledpose.version": VERSION,
+            "led_names": self.led_names,
+            "led_directions": self.led_directions,
+            "scales": self.scales,
+            "stride": self.stride,
+            "input_size": self.input_size,
+            "calibration": None if self.calibration is None else asdict(self.calibration),
+            "training": self.training,
+            "software": self.software,
+        }
+        return {key: json.dumps(value) for key, value in values.items()}
+
+    @classmethod
+    def from_properties(cls, properties: dict[str, str]) -> "ModelMetadata":
+        """Parse the metadata properties of an ONNX file; `LedposeError` for a foreign or damaged model."""
+        if "ledpose.version" not in properties:
+            raise LedposeError(
+                "it is not a ledpose model: its metadata lacks 'ledpose.version'; use `ledpose export`"
+            )
+        version = _parse(properties, "ledpose.version")
+        if version != VERSION:
+            raise LedposeError(
+                f"its format version is {version!r}, but this software reads {VERSION}; update one of them"
+            )
+        calibration = _parse(properties, "calibration")
+        try:
+            return cls(
+                led_names=tuple(_parse(properties, "led_names")),
+                led_directions=tuple(_parse(properties, "led_directions")),
+                scales=tuple(_parse(properties, "scales")),
+                stride=_parse(properties, "stride"),
+                input_size=tuple(_parse(properties, "input_size")),
+                calibration=None if calibration is None else Calibration(**calibration),
+                training=dict(_parse(properties, "training")),
+                software=str(_parse(properties, "software")),
+            )
+        except TypeError as error:
+            raise LedposeError(f"its metadata is damaged: {error}; export the model again") from error
+
+
+def default_model_path() -> Path:
+    """The model shipped with the package, in a source checkout or in the installation's share folder."""
+    module = Path(__file__).resolve()
+    checkout = module.parents[1]
+    if (checkout / "package.xml").is_file():
+        return checkout / "models" / DEFAULT_MODEL
+    # Both pip and colcon install to PREFIX/lib/pythonX.Y/site-packages and PREFIX/share.
+    return module.parents[4] / "share" / "ledpose_ros" / "models" / DEFAULT_MODEL
+
+
+def _parse(properties: dict[str, str], key: str) -> Any:
+    if key not in properties:
+        raise LedposeError(f"its metadata lacks '{key}'; export the model again")
+    try:
+        return json.loads(properties[key])
+    except json.JSONDecodeError as error:
+        raise LedposeError(
+            f"its metadata '{key}' is not JSON but {properties[key]!r}; export the model again"
+        ) from error
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise LedposeError(message)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
