@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From one picture to the poses of the peers in it: one run of the ONNX model and a few lines of numpy."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import LEVEL_CAMERA, compose_poses, distance_from_scale, pixel_rays, rotation_matrix
+from ledpose_ros.model_metadata import Calibration, ModelMetadata
+
+# Variance of an angle of which nothing is known, as roll and pitch of the peer [rad^2].
+UNKNOWN_ANGLE_VARIANCE = math.pi**2
+# No estimate is ever surer than these: what the network says of its own spread leaves out its bias.
+MIN_PIXEL_DEVIATION = 0.5
+MIN_OCTAVE_DEVIATION = 0.01
+MIN_YAW_DEVIATION = math.radians(1.0)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What the network says of one image: M peaks by falling confidence, K LEDs (see `docs/model.md`)."""
+
+    uv: np.ndarray  # (M, 2) [px]
+    log2_scale: np.ndarray  # (M,) [octaves]
+    bearing: np.ndarray  # (M, 2) cos psi, sin psi; the length tells how sure it is
+    led_probability: np.ndarray  # (M, K)
+    confidence: np.ndarray  # (M,)
+    spread: np.ndarray  # (M, 3) standard deviation of u, v [px] and log2_scale [octaves]
+    attention: np.ndarray  # (h, w), sums to 1
+
+    @property
+    def psi(self) -> np.ndarray:
+        """Relative bearing (M,) [rad]."""
+        return np.arctan2(self.bearing[:, 1], self.bearing[:, 0])
+
+    @property
+    def yaw_variance(self) -> np.ndarray:
+        """Variance (M,) [rad^2] of psi: -2 ln R, as of a wrapped normal distribution of mean length R."""
+        length = np.clip(np.linalg.norm(self.bearing.astype(np.float64), axis=1), 1e-6, 1.0)
+        return np.clip(-2 * np.log(length), MIN_YAW_DEVIATION**2, UNKNOWN_ANGLE_VARIANCE)
+
+
+OUTPUT_NAMES = tuple(field.name for field in fields(Detections))
+
+
+@dataclass(frozen=True)
+class PeerEstimate:
+    """One peer. Without a calibrated model distance, pose and covariance are None: refused, not guessed."""
+
+    uv: np.ndarray  # (2,) [px]
+    psi: float  # relative bearing [rad]
+    confidence: float
+    led_probability: np.ndarray  # (K,)
+    distance: float | None = None  # range [m]
+    pose: np.ndarray | None = None  # (7,) in the optical frame
+    covariance: np.ndarray | None = None  # (6, 6) x y z, rotation about x y z of the optical frame
+
+
+class PeerEstimator:
+    """A loaded model.
+
+    Raises `LedposeError` if the file is missing, damaged or no ledpose model. Not safe for calls from
+    several threads at once.
+    """
+
+    def __init__(
+        self, model_path: str | Path, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
+        path = Path(model_path).expanduser()
+        if not path.is_file():
+            raise LedposeError(
+                f"the model {path} does not exist; give the path of a file made by `ledpose train`"
+            )
+        missing = sorted(set(providers) - set(onnxruntime.get_available_providers()))
+        if missing:
+            raise LedposeError(
+                f"onnxruntime lacks {', '.join(missing)}, it offers {', '.join(onnxruntime.get_available_providers())}"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin between images burn most of a core for a network that needs a tenth of it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        except Exception as error:  # onnxruntime's own exceptions have no common public base
+            raise LedposeError(
+                f"the model {path} cannot be loaded, it is damaged or not ONNX: {error}"
+            ) from error
+        try:
+            self.metadata = ModelMetadata.from_properties(self._session.get_modelmeta().custom_metadata_map)
+            self._check_graph()
+        except LedposeError as error:
+            raise LedposeError(f"the model {path} cannot be used: {error}") from error
+        self.path = path
+
+    def _check_graph(self) -> None:
+        inputs = {value.name: value for value in self._session.get_inputs()}
+        if (
+            list(inputs) != ["image"]
+            or inputs["image"].type != "tensor(uint8)"
+            or len(inputs["image"].shape) != 4
+        ):
+            found = ", ".join(f"{value.name} {value.type}" for value in inputs.values())
+            raise LedposeError(
+                f"its input is {found}, but must be 'image', uint8 (N, H, W, 3); export it again"
+            )
+        outputs = {value.name: value for value in self._session.get_outputs()}
+        missing = [name for name in OUTPUT_NAMES if name not in outputs]
+        if missing:
+            raise LedposeError(f"it lacks the outputs {', '.join(missing)}; export it again")
+        leds, named = outputs["led_probability"].shape[-1], len(self.metadata.led_names)
+        if isinstance(leds, int) and leds != named:
+            raise LedposeError(f"it tells {leds} LEDs, but its metadata names {named}; export it again")
+
+    @property
+    def min_image_side(self) -> int:
+        """The smallest picture side [px] that still has a cell at the coarsest scale."""
+        return math.ceil(self.metadata.stride / min(self.metadata.scales))
+
+    def detect(self, rgb: np.ndarray) -> Detections:
+        """The network's raw outputs for one picture, uint8 (H, W, 3) RGB; needs neither camera nor calibration."""
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise LedposeError(
+                f"the picture is {rgb.dtype} {rgb.shape}, but must be uint8 (height, width, 3)"
+            )
+        if min(rgb.shape[:2]) < self.min_image_side:
+            raise LedposeError(
+                f"the picture is {rgb.shape[1]}x{rgb.shape[0]}, but the model needs at least "
+                f"{self.min_image_side} pixels on each side"
+            )
+        outputs = self._session.run(OUTPUT_NAMES, {"image": np.ascontiguousarray(rgb)[None]})
+        return Detections(*(output[0] for output in outputs))
+
+    def estimate(
+        self,
+        rgb: np.ndarray,
+        K: np.ndarray,
+        D: np.ndarray,
+        distortion_model: str,
+        min_confidence: float = 0.0,
+        tilt: np.ndarray = LEVEL_CAMERA,
+    ) -> list[PeerEstimate]:
+        """Peers in a picture by falling confidence, none below `min_confidence`; `tilt` as in `camera_tilt`."""
+        detections = self.detect(rgb)
+        calibration = self.metadata.calibration
+        return locate(detections, calibration, K, D, distortion_model, rgb.shape[1], min_confidence, tilt)
+
+
+def locate(
+    detections: Detections,
+    calibration: Calibration | None,
+    K: np.ndarray,
+    D: np.ndarray,
+    distortion_model: str,
+    width: int,
+    min_confidence: float = 0.0,
+    tilt: np.ndarray = LEVEL_CAMERA,
+) -> list[PeerEstimate]:
+    """Peers in the optical frame of the camera whose picture, `width` pixels wide, gave `detections`."""
+    chosen = [m for m in np.argsort(-detections.confidence) if detections.confidence[m] >= min_confidence]
+    psi = detections.psi
+    peers = [
+        PeerEstimate(
+            detections.uv[m], float(psi[m]), float(detections.confidence[m]), detections.led_probability[m]
+        )
+        for m in chosen
+    ]
+    if calibration is None:
+        return peers
+    rays = pixel_rays(detections.uv, K, D, distortion_model)
+    distance = distance_from_scale(detections.log2_scale, rays, calibration, K, width, distortion_model)
+    poses = compose_poses(detections.uv, distance, psi, K, D, distortion_model, tilt)
+    covariances = _covariances(detections, distance, calibration, K, D, distortion_model, tilt)
+    return [
+        replace(peer, distance=float(distance[m]), pose=poses[m], covariance=covariances[m])
+        for m, peer in zip(chosen, peers, strict=True)
+    ]
+
+
+def _covariances(
+    detections: Detections,
+    distance: np.ndarray,
+    calibration: Calibration,
+    K: np.ndarray,
+    D: np.ndarray,
+    distortion_model: str,
+    tilt: np.ndarray,
+) -> np.ndarray:
+    """Covariances (M, 6, 6) in the optical frame, in the order of geometry_msgs: x y z, rotation about x y z.
+
+    First order. Across the ray: pixel deviation times the ray's derivative times distance. Along the ray: a
+    deviation of s octaves is one of s ln 2 of the distance, where s holds the spread and the calibration's
+    residual. Rotation: the bearing's variance about the vertical, nothing known of roll and pitch.
+    """
+    uv = detections.uv.astype(np.float64)
+    ray = pixel_rays(uv, K, D, distortion_model)
+    half_u, half_v = np.array([0.5, 0.0]), np.array([0.0, 0.5])
+    ray_per_u = pixel_rays(uv + half_u, K, D, distortion_model) - pixel_rays(
+        uv - half_u, K, D, distortion_model
+    )
+    ray_per_v = pixel_rays(uv + half_v, K, D, distortion_model) - pixel_rays(
+        uv - half_v, K, D, distortion_model
+    )
+    pixel_deviation = np.maximum(detections.spread[:, :2], MIN_PIXEL_DEVIATION)
+    octave_deviation = np.hypot(detections.spread[:, 2], calibration.residual)
+    range_deviation = math.log(2) * np.maximum(octave_deviation, MIN_OCTAVE_DEVIATION)
+    # Columns: displacement by one standard deviation of u, of v and of the range, per metre of distance.
+    columns = np.stack(
+        [
+            ray_per_u * pixel_deviation[:, :1],
+            ray_per_v * pixel_deviation[:, 1:],
+            ray * range_deviation[:, None],
+        ],
+        axis=2,
+    )
+    columns *= distance[:, None, None]
+
+    optical_from_level = rotation_matrix(tilt).T
+    rotation = np.zeros((len(uv), 3, 3))
+    rotation[:, 0, 0] = rotation[:, 1, 1] = UNKNOWN_ANGLE_VARIANCE
+    rotation[:, 2, 2] = detections.yaw_variance
+
+    covariances = np.zeros((len(uv), 6, 6))
+    covariances[:, :3, :3] = columns @ columns.transpose(0, 2, 1)
+    covariances[:, 3:, 3:] = optical_from_level @ rotation @ optical_from_level.T
+    return covariances

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`PeerEstimator` on a fake model: what it accepts, what it says, how sure it is."""
+
+import dataclasses
+import math
+
+import numpy as np
+import onnx
+import pytest
+from fake_model import CALIBRATION, LED_PROBABILITY, METADATA, write_fake_model
+from onnx import TensorProto, helper
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.geometry import camera_tilt, pixel_rays, relative_bearing, rotation_matrix
+
+K = np.array([[400.0, 0.0, 319.5], [0.0, 400.0, 179.5], [0.0, 0.0, 1.0]])
+PINHOLE = (K, np.zeros(0), "plumb_bob")
+WHITE = np.full((360, 640, 3), 255, np.uint8)
+BLACK = np.zeros((360, 640, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def estimator(tmp_path_factory) -> PeerEstimator:
+    return PeerEstimator(write_fake_model(tmp_path_factory.mktemp("model") / "fake.onnx"))
+
+
+def test_detections_have_the_documented_shapes(estimator):
+    detections = estimator.detect(WHITE[:, :320])
+    assert detections.uv[0] == pytest.approx([159.5, 179.5])
+    assert detections.psi[0] == pytest.approx(math.pi / 2)
+    shapes = {
+        name: getattr(detections, name).shape
+        for name in ("log2_scale", "led_probability", "spread", "attention")
+    }
+    assert shapes == {"log2_scale": (2,), "led_probability": (2, 4), "spread": (2, 3), "attention": (45, 40)}
+
+
+def test_peer_in_the_centre_that_shows_its_left_side(estimator):
+    peer, *others = estimator.estimate(WHITE, *PINHOLE, min_confidence=0.5)
+    assert not others
+    assert peer.distance == pytest.approx(2.0)  # log2 d = 0 + c, c = 1
+    assert peer.pose[:3] == pytest.approx([0, 0, 2])
+    assert rotation_matrix(peer.pose[3:])[:, 1] == pytest.approx([0, 0, -1], abs=1e-6)
+    assert peer.psi == pytest.approx(math.pi / 2)
+    assert relative_bearing(peer.pose[None]) == pytest.approx([math.pi / 2])
+    assert peer.led_probability == pytest.approx(LED_PROBABILITY)
+    assert peer.confidence == pytest.approx(1.0)
+
+
+def test_confidence_chooses_and_orders_the_peers(estimator):
+    assert estimator.estimate(BLACK, *PINHOLE, min_confidence=0.5) == []
+    assert [peer.confidence for peer in estimator.estimate(WHITE, *PINHOLE)] == pytest.approx([1.0, 0.2])
+    assert [peer.confidence for peer in estimator.estimate(BLACK, *PINHOLE)] == pytest.approx([0.2, 0.0])
+    assert estimator.estimate(BLACK, *PINHOLE)[0].uv == pytest.approx([10, 20])
+
+
+def test_distance_does_not_depend_on_resolution_of_the_same_camera(tmp_path):
+    # Half the picture, half the focal length: the peer is half as large, the scale that fits it doubles.
+    half = PeerEstimator(write_fake_model(tmp_path / "half.onnx", log2_scale=1.0))
+    half_K = np.array([[200.0, 0, 159.5], [0, 200.0, 89.5], [0, 0, 1]])
+    peer = half.estimate(WHITE[::2, ::2], half_K, np.zeros(0), "plumb_bob")[0]
+    assert peer.distance == pytest.approx(2.0)
+
+
+def test_covariance_in_the_centre_by_hand(estimator):
+    covariance = estimator.estimate(WHITE, *PINHOLE)[0].covariance
+    octaves = math.hypot(0.1, 0.05)
+    # At 2 m a pixel of 1/400 rad is 5 mm wide; a spread of 4 by 3 pixels.
+    assert np.diag(covariance)[:3] == pytest.approx(
+        [(4 * 2 / 400) ** 2, (3 * 2 / 400) ** 2, (2 * math.log(2) * octaves) ** 2], rel=1e-3
+    )
+    # Rotation about the optical y axis is the peer's yaw; roll and pitch are unknown.
+    yaw_variance = -2 * math.log(0.9)
+    assert np.diag(covariance)[3:] == pytest.approx([math.pi**2, yaw_variance, math.pi**2], rel=1e-5)
+    assert covariance == pytest.approx(np.diag(np.diag(covariance)), abs=1e-9)
+
+
+def test_covariance_off_the_centre_lies_along_the_ray(estimator):
+    second = estimator.estimate(WHITE, *PINHOLE)[1]
+    values, vectors = np.linalg.eigh(second.covariance[:3, :3])
+    ray = pixel_rays(np.array([[10.0, 20.0]]), *PINHOLE)[0]
+    assert abs(vectors[:, 2] @ ray) == pytest.approx(1.0, abs=1e-3)
+    assert (values > 0).all()
+    # A resultant length of 0.1 is almost no bearing: 4.6 rad^2.
+    assert second.covariance[4, 4] == pytest.approx(-2 * math.log(0.1), rel=1e-4)
+
+
+def test_covariance_of_a_tilted_camera_keeps_yaw_about_the_vertical(estimator):
+    tilt = camera_tilt(math.radians(90), 0.0)  # looks straight down: yaw is rotation about the optical axis
+    covariance = estimator.estimate(WHITE, *PINHOLE, tilt=tilt)[0].covariance
+    assert np.diag(covariance)[3:] == pytest.approx([math.pi**2, math.pi**2, -2 * math.log(0.9)], rel=1e-5)
+
+
+def test_a_sure_network_is_not_believed_without_limit(tmp_path):
+    sure = PeerEstimator(write_fake_model(tmp_path / "sure.onnx", bearing_length=1.0))
+    assert sure.estimate(WHITE, *PINHOLE)[0].covariance[4, 4] == pytest.approx(math.radians(1) ** 2)
+    lost = PeerEstimator(write_fake_model(tmp_path / "lost.onnx", bearing_length=0.0))
+    assert lost.estimate(WHITE, *PINHOLE)[0].covariance[4, 4] == pytest.approx(math.pi**2)
+
+
+def test_without_calibration_nothing_metric_is_said(tmp_path):
+    metadata = dataclasses.replace(METADATA, calibration=None)
+    estimator = PeerEstimator(write_fake_model(tmp_path / "uncalibrated.onnx", metadata))
+    peer = estimator.estimate(WHITE, *PINHOLE, min_confidence=0.5)[0]
+    assert (peer.distance, peer.pose, peer.covariance) == (None, None, None)
+    assert peer.uv == pytest.approx([319.5, 179.5])
+    assert peer.psi == pytest.approx(math.pi / 2)
+
+
+def test_uncalibrated_camera_is_refused(estimator):
+    with pytest.raises(LedposeError, match="camera is not calibrated"):
+        estimator.estimate(WHITE, np.zeros((3, 3)), np.zeros(0), "plumb_bob")
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (WHITE[..., 0], r"\(360, 640\)"),
+        (WHITE.astype(np.float32), "float32"),
+        (WHITE[:20], "640x20, but the model needs at least 32"),
+        (WHITE[:0], "640x0"),
+    ],
+)
+def test_unusable_pictures_are_refused(estimator, picture, words):
+    with pytest.raises(LedposeError, match=words):
+        estimator.detect(picture)
+
+
+def refusal(path, **options) -> str:
+    with pytest.raises(LedposeError) as caught:
+        PeerEstimator(path, **options)
+    return str(caught.value)
+
+
+def test_unusable_models_are_refused(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "missing.onnx")
+
+    garbage = tmp_path / "garbage.onnx"
+    garbage.write_bytes(b"not a model at all")
+    assert "cannot be loaded" in refusal(garbage)
+
+    truncated = write_fake_model(tmp_path / "truncated.onnx")
+    truncated.write_bytes(truncated.read_bytes()[:-300])
+    assert "cannot be" in refusal(truncated)
+
+    assert "not a ledpose model" in refusal(write_fake_model(tmp_path / "foreign.onnx", metadata=None))
+    assert "lacks the outputs spread" in refusal(
+        write_fake_model(tmp_path / "short.onnx", without_output="spread")
+    )
+
+    fewer = dataclasses.replace(METADATA, led_names=("front", "back"), led_directions=(0.0, math.pi))
+    assert "4 LEDs, but its metadata names 2" in refusal(write_fake_model(tmp_path / "fewer.onnx", fewer))
+
+    assert "lacks NoSuchProvider" in refusal(
+        write_fake_model(tmp_path / "fine.onnx"), providers=["NoSuchProvider"]
+    )
+
+
+def test_model_with_another_input_is_refused(tmp_path):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", [value], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, METADATA.to_properties())
+    onnx.save(model, str(tmp_path / "other.onnx"))
+    assert "its input is x tensor(float)" in refusal(tmp_path / "other.onnx")
+
+
+def test_calibration_is_what_the_file_says(estimator):
+    assert estimator.metadata.calibration == CALIBRATION
