@@ -95,6 +95,10 @@ class LedHistory:
         self._horizon_ns = horizon_ns
         self._sightings: list[_Sighting] = []
 
+    def __len__(self) -> int:
+        """Messages remembered."""
+        return len(self._sightings)
+
     def clear(self) -> None:
         """Forget everything, as after a jump of the clock."""
         self._sightings.clear()

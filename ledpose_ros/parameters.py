@@ -96,7 +96,7 @@ RECORDER: tuple[Parameter, ...] = (
     Parameter("led_names", list(DEFAULT_LED_NAMES), "The peer's LEDs, as named in led_states messages."),
     Parameter(
         "led_directions",
-        [round(direction, 4) for direction in DEFAULT_LED_DIRECTIONS],
+        list(DEFAULT_LED_DIRECTIONS),
         "Direction in the peer's body frame from which each LED is seen best [rad]; front is 0, left +pi/2.",
         minimum=-2 * math.pi,
         maximum=2 * math.pi,

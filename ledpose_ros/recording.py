@@ -95,6 +95,7 @@ class RecordingWriter:
         self.path = Path(path)
         self.part_path = Path(f"{self.path}.part")
         self.info = info
+        self.with_ground_truth = with_ground_truth
         self._count = 0
         if self.path.suffix != ".h5":
             raise LedposeError(f"a recording's name ends in .h5: '{self.path.name}' does not")
@@ -105,7 +106,7 @@ class RecordingWriter:
             self._file = h5py.File(self.part_path, "x")
         except OSError as error:
             raise LedposeError(f"cannot create {self.part_path}: {error.strerror or error}") from error
-        self._ground_truth = self._create_layout(with_ground_truth)
+        self._create_layout()
         self.commit()
 
     @staticmethod
@@ -115,7 +116,7 @@ class RecordingWriter:
                 f"{path} exists already and is never overwritten: choose another name or move it away"
             )
 
-    def _create_layout(self, with_ground_truth: bool) -> h5py.Group | None:
+    def _create_layout(self) -> None:
         file, info = self._file, self.info
         file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
@@ -143,12 +144,10 @@ class RecordingWriter:
         for name in STAMP_DATASETS:
             extendable(file, name, np.int64)
         file.create_dataset("n_committed", data=np.int64(0))
-        if not with_ground_truth:
-            return None
-        ground_truth = file.create_group("ground_truth")
-        extendable(ground_truth, "pose", np.float64, (7,))
-        extendable(ground_truth, "valid", np.bool_)
-        return ground_truth
+        if self.with_ground_truth:
+            ground_truth = file.create_group("ground_truth")
+            extendable(ground_truth, "pose", np.float64, (7,))
+            extendable(ground_truth, "valid", np.bool_)
 
     def __len__(self) -> int:
         """Samples appended so far, committed or not."""
@@ -176,9 +175,9 @@ class RecordingWriter:
             "receive_stamp_ns": receive_stamp_ns,
             "led_stamp_ns": led_stamp_ns,
         }
-        if self._ground_truth is not None:
+        if self.with_ground_truth:
             # NaN, so that nobody mistakes the pose of an invalid row for one.
-            row["ground_truth/pose"] = np.full(7, np.nan) if pose is None else _checked_pose(pose)
+            row["ground_truth/pose"] = np.full(7, np.nan) if pose is None else checked_pose(pose)
             row["ground_truth/valid"] = pose is not None
         elif pose is not None:
             raise LedposeError(
@@ -228,12 +227,13 @@ class RecordingWriter:
         """Commit, close and give the file its final name; does nothing when closed already."""
         if not self._file:
             return
+        self.commit()
         try:
-            self.commit()
-        finally:
             self._file.close()
-        self._refuse_existing(self.path)
-        self.part_path.rename(self.path)
+            self._refuse_existing(self.path)
+            self.part_path.rename(self.path)
+        except OSError as error:
+            raise LedposeError(f"cannot finish {self.part_path}: {error}") from error
 
     def abandon(self) -> None:
         """After an error: commit what can be, close, and leave the `.part` file to `ledpose check`."""
@@ -414,7 +414,8 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _checked_pose(pose: np.ndarray) -> np.ndarray:
+def checked_pose(pose: np.ndarray) -> np.ndarray:
+    """The pose as float64 (7,): x y z qx qy qz qw, finite, with a unit quaternion; LedposeError otherwise."""
     pose = np.asarray(pose, np.float64)
     if pose.shape != (7,) or not np.isfinite(pose).all():
         raise LedposeError(f"a pose is 7 finite numbers (x y z qx qy qz qw), not {pose.tolist()}")

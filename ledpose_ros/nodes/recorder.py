@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder node: camera images with the LED states held when they were taken, into HDF5 files.
+
+Topics, services and parameters: docs/recorder.md.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from std_srvs.srv import Trigger
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.leds import LedHistory, check_leds
+from ledpose_ros.nodes.common import (
+    ERROR,
+    OK,
+    WARN,
+    Refusals,
+    declare_parameters,
+    diagnostics_message,
+    run_node,
+    sensor_qos,
+    stamp_ns,
+)
+from ledpose_ros.pairing import SamplePairer
+from ledpose_ros.parameters import NODE_PARAMETERS
+from ledpose_ros.recording_session import FAILED, RECORDING, Camera, RecordingSession, SessionSettings
+
+LED_QUEUE = 100
+POSE_QUEUE = 100
+IMAGE_QUEUE = 10
+STATUS_PERIOD = 1.0
+# What an LED message may take to arrive, beyond the time between two of them.
+LED_DELIVERY_TIME = 0.5
+
+
+class RecorderNode(Node):
+    """Feeds the messages to a `SamplePairer` and its samples to a `RecordingSession`."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        parameters = declare_parameters(self, NODE_PARAMETERS["recorder"])
+        check_leds(parameters.led_names, parameters.led_directions)
+        self._led_names = tuple(parameters.led_names)
+        self._records_poses = parameters.record_ground_truth
+
+        self._refusals = Refusals(self)
+        self._refusals_lock = threading.Lock()
+        self._received = 0
+        self._camera: Camera | None = None
+        self._pairer = SamplePairer(
+            self._led_names,
+            LedHistory(_nanoseconds(parameters.led_guard), _nanoseconds(parameters.led_max_age)),
+            self._refuse,
+            led_offset_ns=_nanoseconds(parameters.led_offset),
+            timeout=parameters.led_max_age + parameters.led_guard + LED_DELIVERY_TIME,
+            capacity=parameters.queue_size,
+        )
+        self._session = RecordingSession(
+            SessionSettings(
+                output_directory=Path(parameters.output_directory).expanduser(),
+                led_names=self._led_names,
+                led_directions=tuple(parameters.led_directions),
+                image_encoding=parameters.image_encoding,
+                jpeg_quality=parameters.jpeg_quality,
+                queue_size=parameters.queue_size,
+                flush_samples=parameters.flush_samples,
+                flush_period=parameters.flush_period,
+                min_free_space_mb=parameters.min_free_space_mb,
+            ),
+            self._refuse,
+        )
+        if parameters.autostart:
+            self._session.start()
+
+        image_type = CompressedImage if parameters.image_transport == "compressed" else Image
+        self.create_subscription(image_type, "image", self._on_image, sensor_qos(IMAGE_QUEUE))
+        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, sensor_qos())
+        self.create_subscription(
+            JointState,
+            "led_states",
+            self._on_led_states,
+            QoSProfile(depth=LED_QUEUE),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_leds),
+        )
+        if self._records_poses:
+            self.create_subscription(PoseStamped, "ground_truth", self._on_pose, sensor_qos(POSE_QUEUE))
+        self.create_service(Trigger, "~/start", self._answer(self._start))
+        self.create_service(Trigger, "~/stop", self._answer(self._session.stop))
+        self.create_service(Trigger, "~/split", self._answer(self._session.split))
+        self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", 1)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        # Steady time, so that the status also comes while simulated time stands still.
+        self.create_timer(STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._status_time = time.monotonic()
+        self._status_samples = 0
+
+    def close(self) -> None:
+        """Write all that is queued, finish the file and say what was recorded."""
+        self._record_ready_samples()
+        try:
+            self._session.close()
+        except LedposeError as error:
+            print(f"error: {error}", file=sys.stderr)
+        path, count = self._session.file or ("no file", 0)
+        refused = sum(self._refusals.counts.values())
+        print(
+            f"recorder: {self._session.samples} samples of {self._received} images, {refused} refusals; "
+            f"last file: {path} ({count} samples)",
+            flush=True,
+        )
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        if self._session.state != RECORDING:
+            return
+        self._received += 1
+        now_ns = self.get_clock().now().nanoseconds
+        if now_ns == 0:
+            self._refuse("no /clock yet", "images come but simulated time has not begun: publish /clock")
+        elif self._camera is None:
+            self._refuse(
+                "no CameraInfo yet", "images come but no usable CameraInfo: publish camera_info as well"
+            )
+        else:
+            self._pairer.add_image(message, stamp_ns(message.header.stamp), now_ns, time.monotonic())
+            self._record_ready_samples()
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        try:
+            self._camera = Camera.from_message(message)
+        except LedposeError as error:
+            self._refuse("camera not calibrated", str(error))
+
+    def _on_led_states(self, message: JointState) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        self._pairer.add_led_message(stamp_ns(message.header.stamp), now_ns, message.name, message.position)
+        self._record_ready_samples()
+
+    def _on_incompatible_leds(self, _event: object) -> None:
+        self._refuse("incompatible QoS", "a publisher of led_states is best-effort: let it publish reliably")
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        position, turn = message.pose.position, message.pose.orientation
+        pose = np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
+        self._pairer.add_pose(stamp_ns(message.header.stamp), pose)
+        self._record_ready_samples()
+
+    def _record_ready_samples(self) -> None:
+        for sample in self._pairer.take_ready(time.monotonic()):
+            assert self._camera is not None, "images are only taken in with a camera"
+            self._session.put(sample, self._camera, with_ground_truth=self._pairer.expects_poses)
+
+    def _refuse(self, reason: str, message: str) -> None:
+        """Called from the node's and from the writer's thread."""
+        with self._refusals_lock:
+            self._refusals.count(reason, message)
+
+    # --- services -------------------------------------------------------------------------------------------
+
+    def _start(self) -> str:
+        if self._session.state != RECORDING:
+            # Messages from before the pause say nothing about what was held in between.
+            self._pairer.clear()
+        return self._session.start()
+
+    def _answer(
+        self, command: Callable[[], str]
+    ) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+        def callback(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            try:
+                response.message, response.success = command(), True
+            except LedposeError as error:
+                response.message, response.success = str(error), False
+            self.get_logger().info(response.message)
+            return response
+
+        return callback
+
+    # --- status ---------------------------------------------------------------------------------------------
+
+    def _publish_status(self) -> None:
+        self._pairer.expects_poses = self._records_poses and self.count_publishers("ground_truth") > 0
+        self._record_ready_samples()
+
+        session, now = self._session, time.monotonic()
+        rate = (session.samples - self._status_samples) / (now - self._status_time)
+        self._status_samples, self._status_time = session.samples, now
+        with self._refusals_lock:
+            refusals = dict(self._refusals.counts)
+        path, count = session.file or ("none", 0)
+        values = {
+            "state": session.state,
+            "file": path,
+            "samples in file": count,
+            "samples": session.samples,
+            "rate [Hz]": f"{rate:.1f}",
+            "images received": self._received,
+            "images waiting": len(self._pairer),
+            "queue": session.backlog,
+            "disk left [MB]": session.free_space_mb,
+        }
+        values |= {f"refused: {reason}": count for reason, count in sorted(refusals.items())}
+        for name, on_count in zip(self._led_names, session.led_on_counts, strict=True):
+            values[f"LED {name} on [%]"] = f"{100 * on_count / max(1, session.samples):.0f}"
+
+        if session.state == FAILED:
+            level, summary = ERROR, session.error
+        elif session.state == RECORDING and rate == 0:
+            level, summary = WARN, "recording, but no sample came in the last second"
+        else:
+            level, summary = OK, session.state
+        diagnostics = diagnostics_message(self, level, summary, values)
+        self._diagnostics_publisher.publish(diagnostics)
+        self._status_publisher.publish(diagnostics.status[0])
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM."""
+    return run_node(RecorderNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

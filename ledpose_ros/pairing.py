@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings together what belongs to one moment: an image, the LED state held then, the true pose if known."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.leds import LedHistory, Rejection, led_states_from_message
+from ledpose_ros.recording import checked_pose
+
+# Messages of one topic may overtake each other by a little; what goes back further is a clock that was set
+# back, as when a recorded bag starts over.
+CLOCK_JUMP_NS = 1_000_000_000
+POSES_KEPT = 300
+
+Refuse = Callable[[str, str], None]
+"""Called with a short fixed reason, to count, and a sentence for the log."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairedSample:
+    """An image message and what was true at its stamp; `pose` (7,) is None where it is not known."""
+
+    image: Any
+    image_stamp_ns: int
+    receive_stamp_ns: int
+    led_states: np.ndarray
+    led_stamp_ns: int
+    pose: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class _PendingImage:
+    image: Any
+    stamp_ns: int
+    receive_stamp_ns: int
+    arrival: float
+
+
+class SamplePairer:
+    """Holds images back until the LED state at their stamp is certain.
+
+    Each image gets the state held at its stamp + `led_offset_ns`. It waits for LED messages (and for the pose
+    when `expects_poses`) at most `timeout` seconds and in a queue of at most `capacity`. Whatever cannot be
+    used goes to `refuse`; nothing is lost silently. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        led_names: Sequence[str],
+        history: LedHistory,
+        refuse: Refuse,
+        led_offset_ns: int = 0,
+        timeout: float = 1.0,
+        capacity: int = 30,
+    ) -> None:
+        self.expects_poses = False
+        self._led_names = tuple(led_names)
+        self._history = history
+        self._refuse = refuse
+        self._led_offset_ns = led_offset_ns
+        self._timeout = timeout
+        self._capacity = capacity
+        self._pending: deque[_PendingImage] = deque()
+        self._poses: dict[int, np.ndarray] = {}
+        self._newest_ns: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Images that wait."""
+        return len(self._pending)
+
+    def add_led_message(
+        self, stamp_ns: int, receive_stamp_ns: int, names: Sequence[str], positions: Sequence[float]
+    ) -> None:
+        """Take in `name` and `position` of an LED message."""
+        try:
+            states = led_states_from_message(self._led_names, names, positions)
+        except LedposeError as error:
+            self._refuse("malformed LED message", str(error))
+            return
+        if stamp_ns == 0:
+            self._refuse(
+                "LED message without stamp", "an LED message has the stamp 0: stamp it when it takes effect"
+            )
+            return
+        late_ns = self._newest_ns.get("LED", stamp_ns) - stamp_ns
+        if 0 < late_ns < CLOCK_JUMP_NS:
+            self._refuse(
+                "LED message out of order",
+                f"an LED message is {late_ns / 1e9:.3f} s older than the one before it: "
+                "let one node alone publish them",
+            )
+        self._notice_time("LED", stamp_ns)
+        self._history.add(stamp_ns, states, receive_stamp_ns)
+
+    def add_image(self, image: Any, stamp_ns: int, receive_stamp_ns: int, now: float) -> None:
+        """Take in an image message; `now` [s] is of a monotonic clock."""
+        if stamp_ns == 0:
+            self._refuse("image without stamp", "an image has the stamp 0: the camera driver must set it")
+            return
+        self._notice_time("image", stamp_ns)
+        self._pending.append(_PendingImage(image, stamp_ns, receive_stamp_ns, now))
+
+    def add_pose(self, stamp_ns: int, pose: np.ndarray) -> None:
+        """Take in the true pose (7,) at exactly the stamp of an image."""
+        try:
+            self._poses[stamp_ns] = checked_pose(pose)
+        except LedposeError as error:
+            self._refuse("malformed ground truth", str(error))
+            return
+        self._notice_time("ground truth", stamp_ns)
+        while len(self._poses) > POSES_KEPT:
+            del self._poses[next(iter(self._poses))]
+
+    def take_ready(self, now: float) -> list[PairedSample]:
+        """The samples that are complete, in order of arrival; refuses images that have waited in vain."""
+        ready = []
+        while self._pending:
+            image = self._pending[0]
+            waited_in_vain = now - image.arrival > self._timeout or len(self._pending) > self._capacity
+            held = self._history.lookup(image.stamp_ns + self._led_offset_ns)
+            leds_may_come = held is Rejection.NEWER or not len(self._history)
+            pose_may_come = self.expects_poses and self._newest_ns.get("ground truth", 0) < image.stamp_ns
+            if (leds_may_come or (pose_may_come and not isinstance(held, Rejection))) and not waited_in_vain:
+                break
+            self._pending.popleft()
+            if isinstance(held, Rejection):
+                self._refuse(held.value, f"an image is rejected: {held.value}")
+                continue
+            pose = self._poses.pop(image.stamp_ns, None)
+            ready.append(
+                PairedSample(
+                    image.image, image.stamp_ns, image.receive_stamp_ns, held.states, held.stamp_ns, pose
+                )
+            )
+        return ready
+
+    def clear(self) -> None:
+        """Forget all messages and waiting images."""
+        self._history.clear()
+        self._pending.clear()
+        self._poses.clear()
+        self._newest_ns.clear()
+
+    def _notice_time(self, topic: str, stamp_ns: int) -> None:
+        """Keep the newest stamp of a topic; start afresh when it has jumped backwards."""
+        back_ns = self._newest_ns.get(topic, stamp_ns) - stamp_ns
+        if back_ns >= CLOCK_JUMP_NS:
+            self._refuse(
+                "clock jumped backwards",
+                f"{topic} stamps went back by {back_ns / 1e9:.1f} s: "
+                f"the LED history and {len(self._pending)} waiting images are dropped",
+            )
+            self.clear()
+        self._newest_ns[topic] = max(self._newest_ns.get(topic, stamp_ns), stamp_ns)

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes paired samples to recordings in a thread of its own, so that a slow disk never delays a camera."""
+
+import contextlib
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.images import decode_image, encode_image, encoding_of, rgb_from_message
+from ledpose_ros.pairing import PairedSample, Refuse
+from ledpose_ros.recording import RecordingInfo, RecordingWriter
+
+STOPPED, RECORDING, FAILED = "stopped", "recording", "failed"
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """What a CameraInfo message says, in its own terms."""
+
+    K: np.ndarray
+    D: np.ndarray
+    distortion_model: str
+    width: int
+    height: int
+
+    @classmethod
+    def from_message(cls, message: Any) -> "Camera":
+        """Read a sensor_msgs/CameraInfo; LedposeError if the camera is not calibrated."""
+        if message.k[0] <= 0:
+            raise LedposeError(
+                f"the CameraInfo has the focal length {message.k[0]:g}: calibrate the camera, "
+                "or let its driver load the calibration"
+            )
+        return cls(
+            np.reshape(message.k, (3, 3)),
+            np.array(message.d),
+            message.distortion_model,
+            message.width,
+            message.height,
+        )
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How and where to record; named and explained as the recorder's parameters."""
+
+    output_directory: Path
+    led_names: tuple[str, ...]
+    led_directions: tuple[float, ...]
+    image_encoding: str = "jpeg"
+    jpeg_quality: int = 90
+    queue_size: int = 30
+    flush_samples: int = 30
+    flush_period: float = 1.0
+    min_free_space_mb: int = 200
+
+
+class RecordingSession:
+    """Samples in, files out.
+
+    `put` never blocks: when the queue is full the sample is refused and counted. A file begins with the first
+    good sample after `start` or `split`. The first error of the disk ends the recording (`state` is FAILED,
+    `error` says why) and saves what was recorded; `start` tries again.
+    """
+
+    def __init__(self, settings: SessionSettings, refuse: Refuse) -> None:
+        self.state = STOPPED
+        self.error = ""
+        self.samples = 0
+        self.led_on_counts = np.zeros(len(settings.led_names))
+        self._settings = settings
+        self._refuse = refuse
+        self._writer: RecordingWriter | None = None
+        self._last_file: tuple[Path, int] | None = None
+        self._uncommitted = 0
+        self._commit_due = 0.0
+        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue(settings.queue_size)
+        self._thread = threading.Thread(target=self._work, name="writer")
+        self._thread.start()
+
+    @property
+    def file(self) -> tuple[Path, int] | None:
+        """Path and samples of the file being written, or of the last one; None before the first."""
+        writer = self._writer
+        return (writer.part_path, len(writer)) if writer is not None else self._last_file
+
+    @property
+    def backlog(self) -> int:
+        """Samples that wait for the disk."""
+        return self._tasks.qsize()
+
+    @property
+    def free_space_mb(self) -> int:
+        """Space left on the disk of the output directory [MB]."""
+        directory = self._settings.output_directory.absolute()
+        existing = next(path for path in (directory, *directory.parents) if path.exists())
+        return shutil.disk_usage(existing).free // 1_000_000
+
+    def put(self, sample: PairedSample, camera: Camera, with_ground_truth: bool) -> None:
+        """Queue a sample; `with_ground_truth` tells whether a file that begins with it has poses."""
+        try:
+            self._tasks.put_nowait(lambda: self._write(sample, camera, with_ground_truth))
+        except queue.Full:
+            self._refuse(
+                "queue full",
+                f"the disk is too slow: {self._settings.queue_size} samples wait, one is dropped",
+            )
+
+    def start(self) -> str:
+        """Begin to record; the answer is for people."""
+        return self._ask(self._start)
+
+    def stop(self) -> str:
+        """Write all that is queued and finish the file; the answer names it."""
+        return self._ask(self._stop)
+
+    def split(self) -> str:
+        """Finish the file, and begin another one with the next sample; LedposeError when not recording."""
+        return self._ask(self._split)
+
+    def close(self) -> None:
+        """Write all that is queued, finish the file and end the thread."""
+        try:
+            self.stop()
+        finally:
+            self._tasks.put(None)
+            self._thread.join()
+
+    # --- in the writer thread -------------------------------------------------------------------------------
+
+    def _ask(self, command: Callable[[], str]) -> str:
+        """Let the writer thread run a command after everything that is queued, and wait for its answer."""
+        answer: Future[str] = Future()
+
+        def task() -> None:
+            try:
+                answer.set_result(command())
+            except LedposeError as error:
+                answer.set_exception(error)
+
+        self._tasks.put(task)
+        return answer.result()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                wait = max(0.0, self._commit_due - time.monotonic()) if self._uncommitted else None
+                task = self._tasks.get(timeout=wait)
+            except queue.Empty:
+                self._commit()
+                continue
+            if task is None:
+                return
+            task()
+
+    def _start(self) -> str:
+        if self.state == RECORDING:
+            return "recording already"
+        self.state, self.error = RECORDING, ""
+        return f"recording to {self._settings.output_directory}"
+
+    def _stop(self) -> str:
+        if self.state != RECORDING:
+            return f"not recording: {self.error or self.state}"
+        self.state = STOPPED
+        return self._finish_file()
+
+    def _split(self) -> str:
+        if self.state != RECORDING:
+            raise LedposeError(f"there is nothing to split: {self.error or self.state}")
+        return self._finish_file()
+
+    def _finish_file(self) -> str:
+        if self._writer is None:
+            return "no sample was recorded"
+        writer, self._writer = self._writer, None
+        self._uncommitted = 0
+        try:
+            writer.close()
+        except LedposeError as error:
+            self._fail(error, writer)
+            raise
+        self._last_file = writer.path, len(writer)
+        return f"{writer.path} holds {len(writer)} samples"
+
+    def _write(self, sample: PairedSample, camera: Camera, with_ground_truth: bool) -> None:
+        if self.state != RECORDING:
+            return
+        try:
+            encoded, width, height = self._encode(sample.image)
+        except LedposeError as error:
+            self._refuse("unreadable image", str(error))
+            return
+        if (width, height) != (camera.width, camera.height):
+            self._refuse(
+                "image size differs from CameraInfo",
+                f"images are {width}x{height}, the CameraInfo is for {camera.width}x{camera.height}: "
+                "calibrate the camera at the size it publishes",
+            )
+            return
+        try:
+            if self.free_space_mb < self._settings.min_free_space_mb:
+                raise LedposeError(
+                    f"the disk has {self.free_space_mb} MB left, min_free_space_mb is "
+                    f"{self._settings.min_free_space_mb}: make room and start again"
+                )
+            if self._writer is None:
+                info = self._info(camera, sample.image.header.frame_id)
+                self._writer = RecordingWriter(self._new_path(), info, with_ground_truth)
+                self._uncommitted = 0
+            elif not _same_camera(self._writer.info, camera):
+                self._refuse(
+                    "camera changed",
+                    "image size or calibration changed within a recording: call ~/split to go on",
+                )
+                return
+            self._writer.append(
+                encoded,
+                sample.image_stamp_ns,
+                sample.receive_stamp_ns,
+                sample.led_states,
+                sample.led_stamp_ns,
+                sample.pose if self._writer.with_ground_truth else None,
+            )
+        except (LedposeError, OSError) as error:
+            self._fail(error, self._writer)
+            return
+        self.samples += 1
+        self.led_on_counts += sample.led_states > 0.5
+        if self._uncommitted == 0:
+            self._commit_due = time.monotonic() + self._settings.flush_period
+        self._uncommitted += 1
+        if self._uncommitted >= self._settings.flush_samples or time.monotonic() >= self._commit_due:
+            self._commit()
+
+    def _encode(self, message: Any) -> tuple[bytes, int, int]:
+        """The picture to store, its width and height; a compressed one of the right kind stays as it is."""
+        settings = self._settings
+        if hasattr(message, "format") and encoding_of(data := bytes(message.data)) == settings.image_encoding:
+            height, width, _ = decode_image(data).shape
+            return data, width, height
+        rgb = rgb_from_message(message)
+        return encode_image(rgb, settings.image_encoding, settings.jpeg_quality), rgb.shape[1], rgb.shape[0]
+
+    def _info(self, camera: Camera, frame: str) -> RecordingInfo:
+        return RecordingInfo(
+            led_names=self._settings.led_names,
+            led_directions=self._settings.led_directions,
+            camera_frame=frame,
+            K=camera.K,
+            D=camera.D,
+            distortion_model=camera.distortion_model,
+            width=camera.width,
+            height=camera.height,
+            image_encoding=self._settings.image_encoding,
+        )
+
+    def _new_path(self) -> Path:
+        stem = f"ledpose_{datetime.now():%Y%m%d_%H%M%S}"
+        number = 1
+        while True:
+            path = self._settings.output_directory / (f"{stem}.h5" if number == 1 else f"{stem}_{number}.h5")
+            if not path.exists() and not path.with_name(f"{path.name}.part").exists():
+                return path
+            number += 1
+
+    def _commit(self) -> None:
+        self._uncommitted = 0
+        try:
+            if self._writer is not None:
+                self._writer.commit()
+        except LedposeError as error:
+            self._fail(error, self._writer)
+
+    def _fail(self, error: Exception, writer: RecordingWriter | None) -> None:
+        """End the recording and save what can be saved."""
+        self.state, self.error = FAILED, str(error)
+        self._writer, self._uncommitted = None, 0
+        if writer is not None:
+            with contextlib.suppress(LedposeError):
+                writer.close()
+            writer.abandon()
+            self._last_file = (writer.path if writer.path.exists() else writer.part_path), len(writer)
+
+
+def _same_camera(info: RecordingInfo, camera: Camera) -> bool:
+    return (
+        (info.width, info.height) == (camera.width, camera.height)
+        and np.array_equal(info.K, camera.K)
+        and np.array_equal(info.D, camera.D)
+    )
