@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated robot pairs in random rooms (MuJoCo; an extra)."""
 
-from .simulator import Frame, Simulation
+import os
+
+# MuJoCo reads it when first imported; EGL renders without a display.
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+from .simulator import Frame, Simulation  # noqa: E402
 
 __all__ = ["Frame", "Simulation"]

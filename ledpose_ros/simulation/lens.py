@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From rendered to photographed: glare of the LEDs, exposure, vignetting, blur and sensor noise."""
+"""From rendered to photographed: glare of LEDs, exposure, vignetting, blur and sensor noise."""
 
 import cv2
 import numpy as np
 
 GAMMA = 2.2
+LEVELS = 4096
+
+_TO_LINEAR = ((np.arange(256) / 255) ** GAMMA).astype(np.float32)
 
 
 class Lens:
@@ -14,17 +17,21 @@ class Lens:
         self.rng = rng
         self.brightness = float(np.clip(rng.normal(0.52, 0.09), 0.25, 0.75))
         self.white_balance = np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
-        self.contrast = float(rng.uniform(0.85, 1.25))
-        self.saturation = float(rng.uniform(0.4, 1.05))
         self.sharpness = float(rng.uniform(0.3, 0.8) * width / 640)
-        self.read_noise = float(rng.uniform(0.002, 0.02))
-        self.shot_noise = float(rng.uniform(0.005, 0.03))
         self.glare = float(rng.uniform(0.5, 1.3))
         self.gain: float | None = None
         y, x = np.mgrid[:height, :width].astype(np.float32)
         radius = np.hypot(x - (width - 1) / 2, y - (height - 1) / 2) / (width / 2)
         self.vignette = (1 - rng.uniform(0, 0.3) * radius**2)[..., None].astype(np.float32)
-        self.grain = rng.standard_normal((height * 5 // 4, width * 5 // 4, 3), dtype=np.float32)
+
+        contrast, saturation = rng.uniform(0.9, 1.2), rng.uniform(0.4, 1.05)
+        colour = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
+        self.grading = np.column_stack([colour, np.full(3, 0.5 * (1 - contrast))]).astype(np.float32)
+        level = np.linspace(0, 1, LEVELS)
+        self.to_display = (level ** (1 / GAMMA)).astype(np.float32)
+        # Shot noise grows as the square root of the light, read noise is constant.
+        self.to_sigma = (rng.uniform(0.002, 0.02) + rng.uniform(0.002, 0.015) * np.sqrt(level)).astype(np.float32)
+        self.grain = rng.standard_normal((height + 64, width + 64, 3), dtype=np.float32)
 
     def expose(self, rgb: np.ndarray, glow: np.ndarray | None, motion: np.ndarray) -> np.ndarray:
         """The picture (H, W, 3) uint8 of a rendered one.
@@ -34,23 +41,19 @@ class Lens:
         """
         linear = _TO_LINEAR[rgb]
         if self.gain is None:  # Automatic exposure settles on the scene's first picture.
-            self.gain = float(self.brightness**GAMMA / max(np.median(linear), 0.02))
-        linear *= self.vignette * (self.white_balance * min(self.gain, 12.0))
+            self.gain = float(min(self.brightness**GAMMA / max(np.median(linear[::4, ::4]), 0.02), 12.0))
+        linear *= self.vignette * (self.white_balance * self.gain)
         if glow is not None:
             linear += glow * self.glare
+        np.minimum(linear, 1, out=linear)
         linear = _smear(linear, motion)
         linear = cv2.GaussianBlur(linear, (0, 0), self.sharpness)
-        top, left = (int(self.rng.integers(0, s - n + 1)) for s, n in zip(self.grain.shape, linear.shape, strict=False) if s > n)
-        display = np.power(np.clip(linear, 0, 1), 1 / GAMMA)
-        grey = display.mean(2, keepdims=True)
-        display = grey + self.saturation * (display - grey)
-        display = 0.5 + self.contrast * (display - 0.5) if self.contrast > 1 else display
-        sigma = self.read_noise + self.shot_noise * np.sqrt(np.maximum(grey, 0)) * 0.5
-        display += sigma * self.grain[top : top + linear.shape[0], left : left + linear.shape[1]]
-        return (np.clip(display, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-_TO_LINEAR = (np.arange(256, dtype=np.float32) / 255) ** GAMMA
+        level = (linear * (LEVELS - 1)).astype(np.uint16)
+        display = cv2.transform(self.to_display[level], self.grading)
+        top, left = self.rng.integers(0, 64, 2)
+        height, width = level.shape[:2]
+        display += self.to_sigma[level] * self.grain[top : top + height, left : left + width]
+        return cv2.convertScaleAbs(np.maximum(display, 0, out=display), alpha=255)
 
 
 def _smear(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
@@ -73,16 +76,14 @@ def draw_ring(glow: np.ndarray, outline: np.ndarray, seen: float, colour: np.nda
     height, width = glow.shape[:2]
     span = float(np.ptp(outline, 0).max())
     margin = int(np.ceil(1.2 * span + 8))
-    low = np.floor(outline.min(0)).astype(int) - margin
-    high = np.ceil(outline.max(0)).astype(int) + margin
-    low, high = np.maximum(low, 0), np.minimum(high, (width, height))
+    low = np.maximum(np.floor(outline.min(0)).astype(int) - margin, 0)
+    high = np.minimum(np.ceil(outline.max(0)).astype(int) + margin, (width, height))
     if (high <= low).any():
         return
-    fine = 4
+    fine = 4  # The ring is drawn at four times the resolution: far away its tube is thinner than a pixel.
     mask = np.zeros(((high[1] - low[1]) * fine, (high[0] - low[0]) * fine), np.uint8)
     points = np.round(((outline - low + 0.5) * fine - 0.5) * 16).astype(np.int32)
-    thickness = max(1, round(tube * fine))
-    cv2.polylines(mask, [points[:, None]], True, 255, thickness, cv2.LINE_AA, 4)
+    cv2.polylines(mask, [points[:, None]], True, (255,), max(1, round(tube * fine)), cv2.LINE_AA, 4)
     core = cv2.resize(mask, None, fx=1 / fine, fy=1 / fine, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     core *= seen * min(1.0, tube * fine)
     near = cv2.GaussianBlur(core, (0, 0), 0.7 + 0.05 * span)

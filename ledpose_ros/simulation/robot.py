@@ -185,7 +185,7 @@ def add_robot(spec: mujoco.MjSpec, name: str, look: RobotLook) -> None:
         for side in (1, -1):
             wheel = body.add_body(name=f"{name}/wheel{x}{side}", pos=np.array([x, side * 0.1, -0.05]) * size)
             wheel.add_joint(name=f"{name}/axle{x}{side}", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 1, 0])
-            upright = {"quat": [np.sqrt(0.5), np.sqrt(0.5), 0, 0], "parent": wheel}
+            upright: dict = {"quat": [np.sqrt(0.5), np.sqrt(0.5), 0, 0], "parent": wheel}
             geom("cylinder", "tyre", extent=(0.042, 0.018, 0), **upright)
             geom("cylinder", "rim", extent=(0.027, 0.0225, 0), **upright)
             geom("cylinder", "dark", extent=(0.018, 0.0232, 0), **upright)
@@ -194,7 +194,7 @@ def add_robot(spec: mujoco.MjSpec, name: str, look: RobotLook) -> None:
                 middle = 0.041 * np.array([np.cos(angle), 0, np.sin(angle)])
                 along = np.array([-np.sin(angle) * lean, 1.1, np.cos(angle) * lean])
                 reach = 0.024 * along / np.linalg.norm(along)
-                wheel.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, material="tyre", size=[0.0092, 0, 0],
+                wheel.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, material="tyre", size=[0.0092, 0, 0], castshadow=False,
                                fromto=np.concatenate([middle - reach, middle + reach]))  # fmt: skip
 
     turret = body.add_body(name=f"{name}/turret", quat=_yaw_quaternion(look.turret_yaw))

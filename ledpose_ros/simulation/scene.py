@@ -3,15 +3,13 @@
 
 import os
 
-os.environ.setdefault("MUJOCO_GL", "egl")
+import mujoco
+import numpy as np
 
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-
-from ..errors import LedposeError  # noqa: E402
-from .drive import Choreography  # noqa: E402
-from .lens import Lens, draw_ring  # noqa: E402
-from .robot import (  # noqa: E402
+from ..errors import LedposeError
+from .drive import Choreography
+from .lens import Lens, draw_ring
+from .robot import (
     BASE_HEIGHT,
     BODY_POINTS,
     CONTACT_SHADOW_GROUP,
@@ -23,7 +21,7 @@ from .robot import (  # noqa: E402
     add_robot_assets,
     led_ring_points,
 )
-from .room import RoomBuilder  # noqa: E402
+from .room import RoomBuilder
 
 CAMERA_HEIGHT = 0.23
 """Height [m] of the camera above the floor."""
@@ -46,8 +44,8 @@ class Scene:
         self.focal = FOCAL_LENGTH * width
         spec = mujoco.MjSpec()
         spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
-        spec.visual.quality.offsamples = 4
-        spec.visual.quality.shadowsize = 2048
+        quality = spec.visual.quality  # Software rendering: triangles and shadow texels cost most of the time.
+        quality.offsamples, quality.shadowsize, quality.numslices, quality.numstacks = 4, 1024, 16, 8
         spec.visual.map.znear, spec.visual.map.zfar = 0.01, 30.0
         spec.stat.extent, spec.stat.center = 4.0, [0, 0, 1]
         builder = RoomBuilder(spec, rng)
