@@ -24,7 +24,7 @@ class Lens:
         radius = np.hypot(x - (width - 1) / 2, y - (height - 1) / 2) / (width / 2)
         self.vignette = (1 - rng.uniform(0, 0.3) * radius**2)[..., None].astype(np.float32)
 
-        contrast, saturation = rng.uniform(0.9, 1.2), rng.uniform(0.4, 1.05)
+        contrast, saturation = rng.uniform(0.9, 1.2), rng.uniform(0.65, 1.1)
         colour = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
         self.grading = np.column_stack([colour, np.full(3, 0.5 * (1 - contrast))]).astype(np.float32)
         level = np.linspace(0, 1, LEVELS)
@@ -88,6 +88,6 @@ def draw_ring(glow: np.ndarray, outline: np.ndarray, seen: float, colour: np.nda
     core *= seen * min(1.0, tube * fine)
     near = cv2.GaussianBlur(core, (0, 0), 0.7 + 0.05 * span)
     far = cv2.GaussianBlur(core, (0, 0), 1.5 + 0.35 * span)
-    white = 0.25 + 0.75 * colour
-    light = core[..., None] * white * 1.2 + (1.1 * near + 0.8 * far)[..., None] * colour
+    core_colour = 0.2 + 0.8 * colour
+    light = core[..., None] * core_colour + (1.1 * near + 0.8 * far)[..., None] * colour
     glow[low[1] : high[1], low[0] : high[0]] += light.astype(np.float32)

@@ -61,17 +61,17 @@ class RobotLook:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "RobotLook":
-        tint = random_colour(rng, 0.15, 0.9, 1.0) if rng.random() < 0.7 else random_colour(rng, 0.6, 0.7, 1.0)
-        shell = tint * rng.uniform(0.22, 0.6)
+        tint = random_colour(rng, 0.12, 0.9, 1.0) if rng.random() < 0.8 else random_colour(rng, 0.6, 0.7, 1.0)
+        shell = tint * rng.uniform(0.25, 0.55)
         names = list(LED_COLOURS)
         name = rng.choice(names, p=[0.28, 0.24, 0.24, 0.07, 0.06, 0.05, 0.06])
         return cls(
             shell=shell,
-            dark=shell * rng.uniform(0.35, 0.8),
+            dark=shell * rng.uniform(0.45, 0.9),
             light=np.clip(shell * rng.uniform(1.1, 2.2), 0, 0.9),
-            tyre=np.full(3, rng.uniform(0.06, 0.28)),
+            tyre=np.full(3, rng.uniform(0.08, 0.35)),
             accent=random_colour(rng, 0.9, 0.2, 0.9),
-            has_accents=bool(rng.random() < 0.25),
+            has_accents=bool(rng.random() < 0.2),
             led_colour=np.array(LED_COLOURS[name]),
             scale=rng.uniform(0.95, 1.05, 3),
             turret_yaw=float(rng.normal(0, np.radians(3))),
@@ -156,7 +156,7 @@ def add_robot_assets(spec: mujoco.MjSpec, look: RobotLook) -> None:
     material("accent", look.accent)
     material("lens", np.full(3, 0.02), specular=1.0)
     material("led_off", look.shell * 0.55, specular=0.6)
-    material("led_on", 0.35 + 0.65 * look.led_colour, emission=1.0)
+    material("led_on", 0.15 + 0.85 * look.led_colour, emission=1.0)
     for k in range(3):
         spec.add_material(name=f"contact{k}", rgba=[0, 0, 0, 0.22])
 

@@ -92,13 +92,13 @@ class RoomBuilder:
         scale = self.rng.uniform(0.6, 1.6)
         repeat = (2 * self.room.half_x / scale, 2 * self.room.half_y / scale)
         shine = float(self.rng.uniform(0.05, 0.3)) if self.rng.random() < 0.25 else 0.0
-        material = self._material(make(self.rng, random_colour(self.rng, 0.5, 0.3)), repeat=repeat, reflectance=shine)
+        material = self._material(make(self.rng, random_colour(self.rng, 0.5 if self.rng.random() < 0.4 else 0.12, 0.3)), repeat=repeat, reflectance=shine)
         self._add(GEOM.mjGEOM_PLANE, material, (0, 0, 0), (self.room.half_x, self.room.half_y, 0.5))
 
     def _walls(self) -> None:
         rng, room = self.rng, self.room
         make = textures.WALLS[rng.integers(len(textures.WALLS))]
-        colour = random_colour(rng, 0.35, 0.35, 1.0)
+        colour = random_colour(rng, 0.25, 0.35, 1.0)
         scale = rng.uniform(0.8, 2.5)
         skirting = self._material(colour=random_colour(rng, 0.2, 0.2, 0.95)) if rng.random() < 0.8 else None
         open_share = 0.15 if rng.random() < 0.7 else 0.6
@@ -108,7 +108,7 @@ class RoomBuilder:
             along = np.array([-inward[1], inward[0]])
             reach, half = (room.half_x, room.half_y) if k % 2 == 0 else (room.half_y, room.half_x)
             if rng.random() < 0.35:
-                make, colour = textures.WALLS[rng.integers(len(textures.WALLS))], random_colour(rng, 0.5, 0.3, 1.0)
+                make, colour = textures.WALLS[rng.integers(len(textures.WALLS))], random_colour(rng, 0.4, 0.3, 1.0)
             is_open = rng.random() < open_share
             height = float(rng.choice([0.1, 0.4, 0.9])) if is_open else self.height
             material = self._material(make(rng, colour), repeat=(2 * half / scale, height / scale))
@@ -154,7 +154,7 @@ class RoomBuilder:
 
     def _lights(self) -> None:
         rng = self.rng
-        tint = 1 - rng.uniform(0, 0.25) * random_colour(rng, 1.0, 0.0, 1.0)
+        tint = 1 - rng.uniform(0, 0.2) * random_colour(rng, 1.0, 0.0, 1.0)
         ambient = rng.uniform(0.3, 0.7)
         head = self.spec.visual.headlight
         head.ambient, head.diffuse = ambient * tint, rng.uniform(0, 0.15) * tint

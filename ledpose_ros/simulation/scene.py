@@ -45,7 +45,7 @@ class Scene:
         spec = mujoco.MjSpec()
         spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
         quality = spec.visual.quality  # Software rendering: triangles and shadow texels cost most of the time.
-        quality.offsamples, quality.shadowsize, quality.numslices, quality.numstacks = 4, 1024, 16, 8
+        quality.offsamples, quality.shadowsize, quality.numslices, quality.numstacks = 4, 2048, 16, 8
         spec.visual.map.znear, spec.visual.map.zfar = 0.01, 30.0
         spec.stat.extent, spec.stat.center = 4.0, [0, 0, 1]
         builder = RoomBuilder(spec, rng)
