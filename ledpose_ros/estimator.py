@@ -76,11 +76,10 @@ class PeerEstimator:
             raise LedposeError(
                 f"the model {path} does not exist; give the path of a file made by `ledpose train`"
             )
-        missing = sorted(set(providers) - set(onnxruntime.get_available_providers()))
+        available = onnxruntime.get_available_providers()
+        missing = [provider for provider in providers if provider not in available]
         if missing:
-            raise LedposeError(
-                f"onnxruntime lacks {', '.join(missing)}, it offers {', '.join(onnxruntime.get_available_providers())}"
-            )
+            raise LedposeError(f"onnxruntime lacks {', '.join(missing)}, it offers {', '.join(available)}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -101,15 +100,11 @@ class PeerEstimator:
         self.path = path
 
     def _check_graph(self) -> None:
-        inputs = {value.name: value for value in self._session.get_inputs()}
-        if (
-            list(inputs) != ["image"]
-            or inputs["image"].type != "tensor(uint8)"
-            or len(inputs["image"].shape) != 4
-        ):
-            found = ", ".join(f"{value.name} {value.type}" for value in inputs.values())
+        inputs = [(value.name, value.type, len(value.shape)) for value in self._session.get_inputs()]
+        if inputs != [("image", "tensor(uint8)", 4)]:
+            found = ", ".join(f"{name} {type_name} of {rank} dimensions" for name, type_name, rank in inputs)
             raise LedposeError(
-                f"its input is {found}, but must be 'image', uint8 (N, H, W, 3); export it again"
+                f"its input is {found}, but must be image, uint8 (N, H, W, 3); export it again"
             )
         outputs = {value.name: value for value in self._session.get_outputs()}
         missing = [name for name in OUTPUT_NAMES if name not in outputs]
@@ -125,7 +120,7 @@ class PeerEstimator:
         return math.ceil(self.metadata.stride / min(self.metadata.scales))
 
     def detect(self, rgb: np.ndarray) -> Detections:
-        """The network's raw outputs for one picture, uint8 (H, W, 3) RGB; needs neither camera nor calibration."""
+        """The network's outputs for one picture, uint8 (H, W, 3) RGB; needs no camera and no calibration."""
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise LedposeError(
                 f"the picture is {rgb.dtype} {rgb.shape}, but must be uint8 (height, width, 3)"
@@ -135,7 +130,11 @@ class PeerEstimator:
                 f"the picture is {rgb.shape[1]}x{rgb.shape[0]}, but the model needs at least "
                 f"{self.min_image_side} pixels on each side"
             )
-        outputs = self._session.run(OUTPUT_NAMES, {"image": np.ascontiguousarray(rgb)[None]})
+        try:
+            outputs = self._session.run(OUTPUT_NAMES, {"image": np.ascontiguousarray(rgb)[None]})
+        except Exception as error:  # see __init__
+            size = f"{rgb.shape[1]}x{rgb.shape[0]}"
+            raise LedposeError(f"the model {self.path} fails on a picture of {size}: {error}") from error
         return Detections(*(output[0] for output in outputs))
 
     def estimate(
@@ -202,24 +201,20 @@ def _covariances(
     uv = detections.uv.astype(np.float64)
     ray = pixel_rays(uv, K, D, distortion_model)
     half_u, half_v = np.array([0.5, 0.0]), np.array([0.0, 0.5])
-    ray_per_u = pixel_rays(uv + half_u, K, D, distortion_model) - pixel_rays(
-        uv - half_u, K, D, distortion_model
-    )
-    ray_per_v = pixel_rays(uv + half_v, K, D, distortion_model) - pixel_rays(
-        uv - half_v, K, D, distortion_model
-    )
+
+    def ray_per_pixel(half: np.ndarray) -> np.ndarray:
+        return pixel_rays(uv + half, K, D, distortion_model) - pixel_rays(uv - half, K, D, distortion_model)
+
     pixel_deviation = np.maximum(detections.spread[:, :2], MIN_PIXEL_DEVIATION)
-    octave_deviation = np.hypot(detections.spread[:, 2], calibration.residual)
-    range_deviation = math.log(2) * np.maximum(octave_deviation, MIN_OCTAVE_DEVIATION)
-    # Columns: displacement by one standard deviation of u, of v and of the range, per metre of distance.
-    columns = np.stack(
-        [
-            ray_per_u * pixel_deviation[:, :1],
-            ray_per_v * pixel_deviation[:, 1:],
-            ray * range_deviation[:, None],
-        ],
-        axis=2,
+    octave_deviation = np.maximum(
+        np.hypot(detections.spread[:, 2], calibration.residual), MIN_OCTAVE_DEVIATION
     )
+    # Displacement by one standard deviation of u, of v and of the range, per metre of distance: the columns
+    # of a square root of the covariance.
+    across_u = ray_per_pixel(half_u) * pixel_deviation[:, :1]
+    across_v = ray_per_pixel(half_v) * pixel_deviation[:, 1:]
+    along = ray * (math.log(2) * octave_deviation[:, None])
+    columns = np.stack([across_u, across_v, along], axis=2)
     columns *= distance[:, None, None]
 
     optical_from_level = rotation_matrix(tilt).T
