@@ -12,7 +12,7 @@ from ..errors import LedposeError
 from ..images import encode_image
 from ..recording import RecordingWriter
 
-SCENE_FRAMES = 40
+SCENE_FRAMES = 20
 RATE = 5.0
 
 

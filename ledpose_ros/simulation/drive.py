@@ -63,8 +63,8 @@ def _bounded(error: np.ndarray, size: float, limit: float, acceleration: float) 
 class Choreography:
     """The observer and its peers driving in one room without touching furniture or each other.
 
-    Goals of the peers are drawn in the observer's view: range log-uniform over 0.5 to 4 m, azimuth over the
-    field of view, any heading; some lie just out of the picture.
+    Goals of the peers are drawn in the observer's view: distance log-uniform over 0.5 to 4.2 m, uniform across
+    the picture and a little beyond its edges, any heading.
     """
 
     def __init__(self, room: Room, observer: np.ndarray, peers: int, half_view: float, rng: np.random.Generator):
@@ -114,8 +114,8 @@ class Choreography:
         """A free planar pose before the observer, straight reachable for `peer`; None when none is found."""
         x, y, yaw = self.observer.pose
         for _ in range(60):
-            distance = 0.5 * 8 ** self.rng.random()
-            azimuth = yaw + self.rng.uniform(-1, 1) * (self.half_view + np.radians(3) - min(0.16 / distance, 0.3))
+            distance = 0.5 * 8.4 ** self.rng.random()
+            azimuth = yaw + np.arctan(self.rng.uniform(-1.02, 1.02) * np.tan(self.half_view))
             spot = np.array([x + distance * np.cos(azimuth), y + distance * np.sin(azimuth)])
             if not self.room.is_free(spot, ROBOT_RADIUS) or any(
                 np.hypot(*(spot - other.goal[:2])) < 0.5 for other in self.peers if other is not peer

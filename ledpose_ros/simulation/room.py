@@ -38,7 +38,7 @@ class RoomBuilder:
 
     def __init__(self, spec: mujoco.MjSpec, rng: np.random.Generator):
         self.spec, self.rng = spec, rng
-        self.room = Room(*rng.uniform(2.2, 4.5, 2))
+        self.room = Room(*rng.uniform(2.4, 5.0, 2))
         self.height = float(rng.uniform(2.3, 3.4))
         self.count = 0
 
