@@ -146,7 +146,7 @@ class PeerEstimator:
         min_confidence: float = 0.0,
         tilt: np.ndarray = LEVEL_CAMERA,
     ) -> list[PeerEstimate]:
-        """Peers in a picture by falling confidence, none below `min_confidence`; `tilt` as in `camera_tilt`."""
+        """Peers in a picture by falling confidence from `min_confidence`; `tilt` as in `camera_tilt`."""
         detections = self.detect(rgb)
         calibration = self.metadata.calibration
         return locate(detections, calibration, K, D, distortion_model, rgb.shape[1], min_confidence, tilt)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ledpose_ros import __version__
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.leds import check_leds
 
 VERSION = 1
 DEFAULT_MODEL = "robomaster_sim.onnx"
@@ -67,17 +68,7 @@ class ModelMetadata:
     software: str = f"ledpose_ros {__version__}"
 
     def __post_init__(self) -> None:
-        names, directions = self.led_names, self.led_directions
-        _require(
-            len(names) > 0
-            and len(set(names)) == len(names)
-            and all(isinstance(name, str) and name for name in names),
-            f"LED names {list(names)} must be distinct and not empty",
-        )
-        _require(
-            len(directions) == len(names) and all(_is_number(direction) for direction in directions),
-            f"LED directions {list(directions)} must be {len(names)} finite angles, one for each LED",
-        )
+        check_leds(self.led_names, self.led_directions)
         _require(
             len(self.scales) > 0 and all(_is_number(scale) and scale > 0 for scale in self.scales),
             f"scales {list(self.scales)} must be numbers above 0",

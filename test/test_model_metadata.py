@@ -53,10 +53,10 @@ def test_missing_and_damaged_properties_are_named(key):
     ("changes", "words"),
     [
         ({"ledpose.version": "2"}, "version is 2, but this software reads 1"),
-        ({"led_names": '["a", "a", "b", "c"]'}, "distinct"),
+        ({"led_names": '["a", "a", "b", "c"]'}, "different names"),
         ({"led_names": "4"}, "damaged"),
-        ({"led_directions": "[0.0, 1.0]"}, "must be 4 finite angles"),
-        ({"led_directions": "[0.0, 1.0, 2.0, NaN]"}, "must be 4 finite angles"),
+        ({"led_directions": "[0.0, 1.0]"}, "differ in number"),
+        ({"led_directions": "[0.0, 1.0, 2.0, NaN]"}, "finite angles"),
         ({"scales": "[]"}, "scales"),
         ({"stride": "0"}, "stride is 0"),
         ({"input_size": "[640]"}, "input size"),
