@@ -74,11 +74,12 @@ class HeldState:
 
 @dataclass(frozen=True, eq=False)
 class _Sighting:
-    """At `stamp_ns` the LEDs had `states`, unchanged since `since_ns`."""
+    """At `stamp_ns` the LEDs had `states`, unchanged since `since_ns`, heard of at `since_received_ns`."""
 
     stamp_ns: int
     states: np.ndarray
     since_ns: int
+    since_received_ns: int | None
 
 
 class LedHistory:
@@ -107,16 +108,18 @@ class LedHistory:
         """Take in a message; one that is older than others before it replaces them.
 
         A keep-alive may be stamped anew or repeat the stamp of its change. In the latter case it confirms the
-        state up to when it was received, less the guard time for its way here.
+        state for as long as has passed since the change was received, less the guard time for delays on the
+        way; only differences of `receive_stamp_ns` count, so it may be of another clock than the stamps.
         """
-        since_ns = stamp_ns
-        if self._sightings and np.array_equal(states, self._sightings[-1].states):
-            newest = self._sightings[-1]
-            since_ns = min(newest.since_ns, stamp_ns)
-            if stamp_ns == newest.since_ns and receive_stamp_ns is not None:
-                stamp_ns = max(receive_stamp_ns - self._guard_ns, newest.stamp_ns)
+        since_ns, since_received_ns = stamp_ns, receive_stamp_ns
+        newest = self._sightings[-1] if self._sightings else None
+        if newest is not None and stamp_ns >= newest.since_ns and np.array_equal(states, newest.states):
+            since_ns, since_received_ns = newest.since_ns, newest.since_received_ns
+            if stamp_ns == since_ns and receive_stamp_ns is not None and since_received_ns is not None:
+                confirmed_ns = since_ns + receive_stamp_ns - since_received_ns - self._guard_ns
+                stamp_ns = max(confirmed_ns, newest.stamp_ns)
         del self._sightings[bisect_left(self._sightings, stamp_ns, key=_stamp) :]
-        self._sightings.append(_Sighting(stamp_ns, states, since_ns))
+        self._sightings.append(_Sighting(stamp_ns, states, since_ns, since_received_ns))
         del self._sightings[: bisect_left(self._sightings, stamp_ns - self._horizon_ns, key=_stamp)]
 
     def lookup(self, stamp_ns: int) -> HeldState | Rejection:

@@ -4,7 +4,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -17,15 +17,17 @@ from ledpose_ros.recording import checked_pose
 CLOCK_JUMP_NS = 1_000_000_000
 POSES_KEPT = 300
 
+ImageT = TypeVar("ImageT")
+
 Refuse = Callable[[str, str], None]
 """Called with a short fixed reason, to count, and a sentence for the log."""
 
 
 @dataclass(frozen=True, eq=False)
-class PairedSample:
-    """An image message and what was true at its stamp; `pose` (7,) is None where it is not known."""
+class PairedSample(Generic[ImageT]):
+    """An image in whatever form it came, and what was true at its stamp; `pose` (7,) is None if unknown."""
 
-    image: Any
+    image: ImageT
     image_stamp_ns: int
     receive_stamp_ns: int
     led_states: np.ndarray
@@ -34,14 +36,14 @@ class PairedSample:
 
 
 @dataclass(frozen=True, eq=False)
-class _PendingImage:
-    image: Any
+class _PendingImage(Generic[ImageT]):
+    image: ImageT
     stamp_ns: int
     receive_stamp_ns: int
     arrival: float
 
 
-class SamplePairer:
+class SamplePairer(Generic[ImageT]):
     """Holds images back until the LED state at their stamp is certain.
 
     Each image gets the state held at its stamp + `led_offset_ns`. It waits for LED messages (and for the pose
@@ -65,7 +67,7 @@ class SamplePairer:
         self._led_offset_ns = led_offset_ns
         self._timeout = timeout
         self._capacity = capacity
-        self._pending: deque[_PendingImage] = deque()
+        self._pending: deque[_PendingImage[ImageT]] = deque()
         self._poses: dict[int, np.ndarray] = {}
         self._newest_ns: dict[str, int] = {}
 
@@ -97,8 +99,8 @@ class SamplePairer:
         self._notice_time("LED", stamp_ns)
         self._history.add(stamp_ns, states, receive_stamp_ns)
 
-    def add_image(self, image: Any, stamp_ns: int, receive_stamp_ns: int, now: float) -> None:
-        """Take in an image message; `now` [s] is of a monotonic clock."""
+    def add_image(self, image: ImageT, stamp_ns: int, receive_stamp_ns: int, now: float) -> None:
+        """Take in an image; `now` [s] is of a monotonic clock."""
         if stamp_ns == 0:
             self._refuse("image without stamp", "an image has the stamp 0: the camera driver must set it")
             return
@@ -116,7 +118,7 @@ class SamplePairer:
         while len(self._poses) > POSES_KEPT:
             del self._poses[next(iter(self._poses))]
 
-    def take_ready(self, now: float) -> list[PairedSample]:
+    def take_ready(self, now: float) -> list[PairedSample[ImageT]]:
         """The samples that are complete, in order of arrival; refuses images that have waited in vain."""
         ready = []
         while self._pending:

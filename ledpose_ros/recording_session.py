@@ -50,6 +50,14 @@ class Camera:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class CameraImage:
+    """An Image or CompressedImage message and the camera as it was known when the image came."""
+
+    message: Any
+    camera: Camera
+
+
 @dataclass(frozen=True)
 class SessionSettings:
     """How and where to record; named and explained as the recorder's parameters."""
@@ -106,10 +114,10 @@ class RecordingSession:
         existing = next(path for path in (directory, *directory.parents) if path.exists())
         return shutil.disk_usage(existing).free // 1_000_000
 
-    def put(self, sample: PairedSample, camera: Camera, with_ground_truth: bool) -> None:
+    def put(self, sample: PairedSample[CameraImage], with_ground_truth: bool) -> None:
         """Queue a sample; `with_ground_truth` tells whether a file that begins with it has poses."""
         try:
-            self._tasks.put_nowait(lambda: self._write(sample, camera, with_ground_truth))
+            self._tasks.put_nowait(lambda: self._write(sample, with_ground_truth))
         except queue.Full:
             self._refuse(
                 "queue full",
@@ -193,11 +201,12 @@ class RecordingSession:
         self._last_file = writer.path, len(writer)
         return f"{writer.path} holds {len(writer)} samples"
 
-    def _write(self, sample: PairedSample, camera: Camera, with_ground_truth: bool) -> None:
+    def _write(self, sample: PairedSample[CameraImage], with_ground_truth: bool) -> None:
         if self.state != RECORDING:
             return
+        message, camera = sample.image.message, sample.image.camera
         try:
-            encoded, width, height = self._encode(sample.image)
+            encoded, width, height = self._encode(message)
         except LedposeError as error:
             self._refuse("unreadable image", str(error))
             return
@@ -215,7 +224,7 @@ class RecordingSession:
                     f"{self._settings.min_free_space_mb}: make room and start again"
                 )
             if self._writer is None:
-                info = self._info(camera, sample.image.header.frame_id)
+                info = self._info(camera, message.header.frame_id)
                 self._writer = RecordingWriter(self._new_path(), info, with_ground_truth)
                 self._uncommitted = 0
             elif not _same_camera(self._writer.info, camera):

@@ -113,16 +113,21 @@ def test_a_state_that_was_not_kept_alive_is_too_old() -> None:
 
 
 def test_a_repeated_old_stamp_confirms_up_to_its_reception_less_the_guard() -> None:
-    history = history_of((0, OFF), (20, ON), guard=10)
+    history = history_of((0, OFF), guard=10)
+    # Received on another clock, 7000 ahead.
+    history.add(20 * MS, ON, receive_stamp_ns=7020 * MS)
     assert history.lookup(100 * MS) is Rejection.NEWER
-    history.add(20 * MS, ON, receive_stamp_ns=120 * MS)
+    history.add(20 * MS, ON, receive_stamp_ns=7120 * MS)
+    # 100 later, less the guard of the confirmation (10) and that of the lookup (10).
     assert held(history, 100) == (1.0, 20)
     assert history.lookup(101 * MS) is Rejection.NEWER
 
 
 def test_a_late_change_replaces_what_a_repetition_confirmed_too_early() -> None:
-    history = history_of((0, ON), guard=10)
+    history = LedHistory(10 * MS, 500 * MS)
+    history.add(0, ON, receive_stamp_ns=0)
     history.add(0, ON, receive_stamp_ns=200 * MS)
+    assert held(history, 180) == (1.0, 0)
     history.add(150 * MS, OFF)
     history.add(300 * MS, OFF)
     assert held(history, 180) == (0.0, 150)

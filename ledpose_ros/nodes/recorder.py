@@ -35,7 +35,14 @@ from ledpose_ros.nodes.common import (
 )
 from ledpose_ros.pairing import SamplePairer
 from ledpose_ros.parameters import NODE_PARAMETERS
-from ledpose_ros.recording_session import FAILED, RECORDING, Camera, RecordingSession, SessionSettings
+from ledpose_ros.recording_session import (
+    FAILED,
+    RECORDING,
+    Camera,
+    CameraImage,
+    RecordingSession,
+    SessionSettings,
+)
 
 LED_QUEUE = 100
 POSE_QUEUE = 100
@@ -59,7 +66,7 @@ class RecorderNode(Node):
         self._refusals_lock = threading.Lock()
         self._received = 0
         self._camera: Camera | None = None
-        self._pairer = SamplePairer(
+        self._pairer: SamplePairer[CameraImage] = SamplePairer(
             self._led_names,
             LedHistory(_nanoseconds(parameters.led_guard), _nanoseconds(parameters.led_max_age)),
             self._refuse,
@@ -135,13 +142,15 @@ class RecorderNode(Node):
                 "no CameraInfo yet", "images come but no usable CameraInfo: publish camera_info as well"
             )
         else:
-            self._pairer.add_image(message, stamp_ns(message.header.stamp), now_ns, time.monotonic())
+            image = CameraImage(message, self._camera)
+            self._pairer.add_image(image, stamp_ns(message.header.stamp), now_ns, time.monotonic())
             self._record_ready_samples()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         try:
             self._camera = Camera.from_message(message)
         except LedposeError as error:
+            self._camera = None
             self._refuse("camera not calibrated", str(error))
 
     def _on_led_states(self, message: JointState) -> None:
@@ -160,8 +169,7 @@ class RecorderNode(Node):
 
     def _record_ready_samples(self) -> None:
         for sample in self._pairer.take_ready(time.monotonic()):
-            assert self._camera is not None, "images are only taken in with a camera"
-            self._session.put(sample, self._camera, with_ground_truth=self._pairer.expects_poses)
+            self._session.put(sample, with_ground_truth=self._pairer.expects_poses)
 
     def _refuse(self, reason: str, message: str) -> None:
         """Called from the node's and from the writer's thread."""

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Helpers for tests over real DDS: node processes, a client in this process, waiting without fixed sleeps.
+
+Every test uses a domain of its own, so that tests in parallel and the host's own graph stay apart.
+"""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Domains above 101 reach into Linux's ephemeral ports; 10 per process keep parallel test runs apart.
+_domains = itertools.cycle(10 + (os.getpid() * 10 + offset) % 90 for offset in range(10))
+
+
+def new_domain() -> int:
+    """A ROS domain id that no other test of this run uses."""
+    return next(_domains)
+
+
+def ros_environment(domain: int) -> dict[str, str]:
+    """The environment of a process in the domain, invisible to other machines."""
+    return os.environ | {
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class NodeProcess:
+    """A node that runs as a process of its own; its output is collected in `log`."""
+
+    def __init__(self, process: subprocess.Popen, log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What the node has printed so far, stdout and stderr together."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait(self, timeout: float = 15.0) -> int:
+        """The exit code of a node that ends by itself."""
+        return self._process.wait(timeout)
+
+    def end(self, number: signal.Signals = signal.SIGINT, timeout: float = 10.0) -> tuple[int, float]:
+        """Send a signal; return the exit code and how many seconds the node took to end."""
+        start = time.monotonic()
+        self._process.send_signal(number)
+        return self._process.wait(timeout), time.monotonic() - start
+
+
+@contextmanager
+def run_node(
+    module: str,
+    domain: int,
+    log: Path,
+    parameters: Mapping[str, object] | None = None,
+    arguments: Sequence[str] = (),
+) -> Iterator[NodeProcess]:
+    """Run `python -m MODULE --ros-args -p ...`; killed on leaving if it still runs.
+
+    `log` is the file that takes its output; `arguments` are further ROS arguments (`-r image:=camera/image`).
+    """
+    settings = [text for name, value in (parameters or {}).items() for text in ("-p", f"{name}:={value}")]
+    command = [sys.executable, "-m", module, "--ros-args", *settings, *arguments]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=ros_environment(domain), stdout=output, stderr=subprocess.STDOUT, cwd=log.parent
+        )
+    try:
+        yield NodeProcess(process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+class Client:
+    """A node of the test itself, spun while it waits."""
+
+    def __init__(self, domain: int, name: str = "test_client") -> None:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node: Node = rclpy.create_node(name, context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+
+    def spin_once(self, timeout: float = 0.02) -> None:
+        """Handle what has come in."""
+        self._executor.spin_once(timeout_sec=timeout)
+
+    def spin_for(self, seconds: float) -> None:
+        """Handle what comes in during the next seconds: to keep a rate, not to wait for an event."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.spin_once(left)
+
+    def wait_until(
+        self, predicate: Callable[[], Any], timeout: float = 15.0, what: str | Callable[[], str] = ""
+    ) -> Any:
+        """Spin until the predicate is true and return its value; fail after the timeout, saying `what`."""
+        end = time.monotonic() + timeout
+        while not (value := predicate()):
+            assert time.monotonic() < end, f"not within {timeout} s: {what() if callable(what) else what}"
+            self.spin_once()
+        return value
+
+    def collect(self, message_type: type, topic: str, qos: Any = 10) -> list:
+        """A list that grows by every message of the topic."""
+        messages: list = []
+        self.node.create_subscription(message_type, topic, messages.append, qos)
+        return messages
+
+    def call(self, service_type: Any, name: str, request: Any = None, timeout: float = 15.0) -> Any:
+        """Call a service and return its answer."""
+        client: Any = self.node.create_client(service_type, name)
+        self.wait_until(client.service_is_ready, timeout, f"service {name}")
+        future: Future = client.call_async(request or service_type.Request())
+        self.wait_until(future.done, timeout, f"answer of {name}")
+        return future.result()
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+
+@contextmanager
+def ros_client(domain: int, name: str = "test_client") -> Iterator[Client]:
+    """A `Client`, closed on leaving."""
+    client = Client(domain, name)
+    try:
+        yield client
+    finally:
+        client.close()
