@@ -214,7 +214,22 @@ ESTIMATOR: tuple[Parameter, ...] = (
     Parameter("peer_frame", "peer", "Name of the peer's frame in TF."),
 )
 
-SIMULATOR: tuple[Parameter, ...] = ()
+SIMULATOR: tuple[Parameter, ...] = (
+    Parameter("seed", 0, "Same seed, same rooms, robots and drives.", minimum=0),
+    Parameter("rate", 10.0, "Images a second, as far as rendering keeps up [Hz].", minimum=0.1, maximum=60.0),
+    Parameter("width", 640, "Width of the images [px].", minimum=32, maximum=4096),
+    Parameter("height", 360, "Height of the images [px].", minimum=32, maximum=4096),
+    Parameter("peers", 1, "Robots before the camera; led_states and ground_truth are the first one's.", 1, 4),
+    Parameter("absent", 0.0, "Share of the scenes without any peer.", minimum=0.0, maximum=1.0),
+    Parameter(
+        "scene_duration",
+        20.0,
+        "Time after which room, robots and light change [s].",
+        minimum=0.1,
+    ),
+    Parameter("camera_frame", "camera_optical_frame", "Frame of the images: x right, y down, z forward."),
+    Parameter("publish_clock", False, "Publish the time of the simulation on /clock."),
+)
 
 NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "recorder": RECORDER,
