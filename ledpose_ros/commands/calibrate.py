@@ -8,6 +8,7 @@ use must come from the same camera setting; with it the model may move to anothe
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         pictures = zip([str(path) for path in args.image], images, args.distance, strict=True)
         calibration = calibrate(estimator, pictures, K)
     model = onnx.load(str(args.model))
-    metadata = estimator.metadata.with_calibration(calibration)
+    metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
     onnx.helper.set_model_props(model, metadata.to_properties())
     output = args.output or args.model
     save_model(model, output)

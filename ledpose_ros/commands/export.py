@@ -21,7 +21,7 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write the averaged network of a checkpoint as ONNX."""
     from ledpose_ros import __version__
     from ledpose_ros.learning.export import export_onnx
-    from ledpose_ros.learning.network import STRIDE
+    from ledpose_ros.learning.network import SCALES, STRIDE
     from ledpose_ros.learning.trainer import network_from_checkpoint
     from ledpose_ros.model_metadata import ModelMetadata
 
@@ -29,7 +29,7 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
     metadata = ModelMetadata(
         led_names=tuple(state["led_names"]),
         led_directions=tuple(state["led_directions"]),
-        scales=tuple(network.scales),
+        scales=SCALES,
         stride=STRIDE,
         input_size=tuple(state["input_size"]),
         calibration=None,

@@ -26,32 +26,39 @@ def mirrored_leds(led_directions: NDArray[np.float64]) -> list[int] | None:
     return order if sorted(order) == list(range(len(order))) else None
 
 
-def mirror(images: Tensor, states: Tensor, leds: list[int], chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror the chosen (B,) images (B, H, W, 3) left to right and swap the states (B, K) accordingly."""
-    images = torch.where(chosen[:, None, None, None], images.flip(2), images)
-    states = torch.where(chosen[:, None], states[:, leds], states)
-    return images, states
+def mirror_images(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the chosen (B,) images (B, H, W, 3) left to right."""
+    images = images.clone()
+    images[chosen] = images[chosen].flip(2)
+    return images
+
+
+def mirror_states(states: Tensor, leds: list[int], chosen: Tensor) -> Tensor:
+    """LED states (B, K) of the chosen images after mirroring: left and right swap (see mirrored_leds)."""
+    return torch.where(chosen[:, None], states[:, leds], states)
 
 
 def vary_colours(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random gain, white balance, contrast, hue, blur and noise of images (B, 3, H, W) in [-1, 1].
+    """Random brightness, white balance, saturation, order of channels, blur and noise.
 
-    LEDs come in any colour, so channels are also permuted. Labels stay.
+    Images (B, 3, H, W) in [-1, 1] give the same; labels stay. LEDs come in any colour, hence the order of channels.
     """
     batch, device = len(images), images.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        values = torch.rand(batch, *shape, 1, 1, generator=generator, device=device)
-        return low + (high - low) * values
+        return low + (high - low) * torch.rand(batch, *shape, generator=generator, device=device)
 
-    if torch.rand((), generator=generator, device=device) < 0.5:
-        images = images[:, torch.randperm(3, generator=generator, device=device)]
-    gain = torch.exp2(uniform(-0.5, 0.4, 1)) * uniform(0.85, 1.15, 3)
-    grey = images.mean(1, keepdim=True)
-    saturation = uniform(0.5, 1.3, 1)
-    images = torch.lerp(grey.expand_as(images), images, saturation)
-    images = (images + 1) * gain - 1 + uniform(-0.12, 0.12, 1)
+    # All linear changes of colour are one 3x3 matrix and one offset an image: one pass over the pixels.
+    saturation = uniform(0.5, 1.3, 1, 1)
+    identity = torch.eye(3, device=device)
+    matrix = saturation * identity + (1 - saturation) / 3
+    order = uniform(0, 1, 3).argsort(1)
+    shuffled = uniform(0, 1, 1, 1) < 0.5
+    matrix = torch.where(shuffled, identity[order] @ matrix, matrix)
+    gain = torch.exp2(uniform(-0.5, 0.4, 1, 1)) * uniform(0.85, 1.15, 3, 1)
+    offset = gain - 1 + uniform(-0.12, 0.12, 1, 1)  # the gain acts on [0, 2], not on [-1, 1]
+    images = torch.baddbmm(offset, gain * matrix, images.flatten(2)).view_as(images)
     if torch.rand((), generator=generator, device=device) < 0.3:
-        images = torch.lerp(images, F.avg_pool2d(images, 3, 1, 1), uniform(0, 1, 1))
+        images = torch.lerp(images, F.avg_pool2d(images, 3, 1, 1), uniform(0, 1, 1, 1, 1))
     noise = torch.randn(images.shape, generator=generator, device=device)
-    return (images + noise * uniform(0, 0.06, 1)).clamp(-1, 1)
+    return images.addcmul_(noise, uniform(0, 0.06, 1, 1, 1)).clamp_(-1, 1)

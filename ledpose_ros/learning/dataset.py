@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,12 +23,15 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import decode_image
 from ledpose_ros.recording import Recording
 
+Images = NDArray[np.uint8]
+
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images uint8 (N, H, W, 3) RGB, LED states float32 (N, K) and what is common to all samples."""
+    """Images uint8 (N, H, W, 3) RGB, the same at half size, LED states float32 (N, K) and what all share."""
 
-    images: NDArray[np.uint8]
+    images: Images
+    halves: Images
     led_states: NDArray[np.float32]
     led_names: tuple[str, ...]
     led_directions: NDArray[np.float64]
@@ -36,10 +40,11 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images uint8 (B, H, W, 3) and states (B, K) on the device."""
-        images = torch.from_numpy(self.images[indices]).to(device)
-        return images, torch.from_numpy(self.led_states[indices]).to(device)
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, H, W, 3), halves (B, H/2, W/2, 3) and states (B, K) on the device."""
+        arrays = (self.images[indices], self.halves[indices], self.led_states[indices])
+        images, halves, states = (torch.from_numpy(array).to(device) for array in arrays)
+        return images, halves, states
 
 
 def digest(recording: Recording) -> str:
@@ -55,7 +60,8 @@ def load_recordings(paths: Sequence[str | Path]) -> TrainingSet:
 
     Raises LedposeError when they are unreadable, empty, or differ in LED names, directions or image size.
     """
-    images: list[NDArray[np.uint8]] = []
+    images: list[Images] = []
+    halves: list[Images] = []
     states: list[NDArray[np.float32]] = []
     digests: dict[str, str] = {}
     first = None
@@ -79,10 +85,14 @@ def load_recordings(paths: Sequence[str | Path]) -> TrainingSet:
             if not count:
                 raise LedposeError(f"{path} holds no sample: record again, and watch the recorder's status.")
             decoded = np.empty((count, info.height, info.width, 3), np.uint8)
+            halved = np.empty((count, (info.height + 1) // 2, (info.width + 1) // 2, 3), np.uint8)
             encoded = (recording.encoded_image(index) for index in range(count))
 
-            def decode(item: tuple[int, NDArray[np.uint8]], into: NDArray[np.uint8] = decoded) -> None:
-                into[item[0]] = decode_image(item[1])
+            def decode(item: tuple[int, NDArray[np.uint8]], full: Images = decoded, half: Images = halved) -> None:
+                index, data = item
+                full[index] = decode_image(data)
+                # Halved once here rather than at every step: the coarse network never sees the full size.
+                half[index] = cv2.resize(full[index], half.shape[2:0:-1], interpolation=cv2.INTER_AREA)
 
             # HDF5 is read by this thread; decoding releases the GIL.
             with ThreadPoolExecutor() as pool:
@@ -91,12 +101,14 @@ def load_recordings(paths: Sequence[str | Path]) -> TrainingSet:
                     progress.update()
                 progress.close()
             images.append(decoded)
+            halves.append(halved)
             states.append(np.asarray(recording.led_states, np.float32))
             digests[Path(path).name] = digest(recording)
     if first is None:
         raise LedposeError("No recording given: name at least one HDF5 file.")
     return TrainingSet(
-        images[0] if len(images) == 1 else np.concatenate(images),
+        np.concatenate(images) if len(images) > 1 else images[0],
+        np.concatenate(halves) if len(halves) > 1 else halves[0],
         np.concatenate(states),
         tuple(first.led_names),
         np.asarray(first.led_directions, float),

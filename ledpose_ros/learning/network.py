@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCALES = (0.5, 0.25, 0.125)
-"""Scales of the pyramid on which the coarse network looks, finest first."""
+"""Scales on which the coarse network looks, finest first; each half the one before."""
 STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
@@ -68,7 +68,7 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dil
 class CoarseNetwork(nn.Module):
     """m_theta on one scale: (B, 3, H, W) in [-1, 1] -> (B, 1 + 2 + K, H/8, W/8)."""
 
-    def __init__(self, leds: int, width: int = 16) -> None:
+    def __init__(self, leds: int, width: int = 12) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             # A strided 5x5 stem: two 3x3 layers at full resolution would cost four times as much.
@@ -110,12 +110,35 @@ class FineNetwork(nn.Module):
         return FineLook(leds, squash(bearing, 1), shift, log_spread.clamp(-5, 1), presence[:, 0])
 
 
-def image_pyramid(image: Tensor, levels: int = 4) -> list[Tensor]:
-    """Images (B, 3, H, W) halved again and again by average pooling, the full size first."""
-    pyramid = [image]
-    for _ in range(levels - 1):
-        pyramid.append(F.avg_pool2d(pyramid[-1], 2, ceil_mode=True, count_include_pad=False))
-    return pyramid
+class Pyramid(NamedTuple):
+    """An image at falling resolutions. The full size stays uint8: few of its pixels are ever looked at."""
+
+    full: Tensor  # (B, H, W, 3) uint8
+    halves: list[Tensor]  # level l = 1, 2, ... (B, 3, H / 2^l, W / 2^l) in [-1, 1]
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) RGB -> float (B, 3, H, W) in [-1, 1]."""
+    planes = image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return planes * (1 / 127.5) - 1
+
+
+def halve(image: Tensor) -> Tensor:
+    """Average pooling by 2; an odd last row or column is kept."""
+    return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
+
+
+def halvings(half: Tensor) -> list[Tensor]:
+    """The levels below and with a half-size image, down to the coarsest scale."""
+    levels = [half]
+    for _ in range(round(-math.log2(SCALES[-1])) - 1):
+        levels.append(halve(levels[-1]))
+    return levels
+
+
+def image_pyramid(image: Tensor) -> Pyramid:
+    """The pyramid of images uint8 (B, H, W, 3)."""
+    return Pyramid(image, halvings(halve(normalise(image))))
 
 
 def window_side(log2_scale: Tensor) -> Tensor:
@@ -123,7 +146,31 @@ def window_side(log2_scale: Tensor) -> Tensor:
     return WINDOW_SIDE * torch.exp2(-log2_scale)
 
 
-def cut_windows(pyramid: list[Tensor], uv: Tensor, log2_scale: Tensor, turn: Tensor | None = None) -> Tensor:
+def sample_pixels(image: Tensor, points: Tensor) -> Tensor:
+    """Bilinear interpolation of uint8 images (B, H, W, 3) at points (B, P, 2) [px] -> (B, 3, P) in [-1, 1].
+
+    Only the four neighbours of each point are converted, which is much cheaper than converting the image.
+    Outside the image is grey (0).
+    """
+    batch, height, width, _ = image.shape
+    pixels = image.reshape(batch * height * width, 3)
+    first = torch.arange(batch, device=image.device)[:, None] * (height * width)
+    corner = points.floor()
+    fraction = points - corner
+    total = torch.zeros((), device=image.device)
+    for du in (0, 1):
+        for dv in (0, 1):
+            u, v = corner[..., 0] + du, corner[..., 1] + dv
+            inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+            weight_u = fraction[..., 0] if du else 1 - fraction[..., 0]
+            weight_v = fraction[..., 1] if dv else 1 - fraction[..., 1]
+            index = first + v.clamp(0, height - 1).long() * width + u.clamp(0, width - 1).long()
+            values = pixels[index.flatten()].view(batch, -1, 3).float() * (1 / 127.5) - 1
+            total = total + values * (weight_u * weight_v * inside)[..., None]
+    return total.transpose(1, 2)
+
+
+def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, turn: Tensor | None = None) -> Tensor:
     """Cut one square window per peak out of the pyramid level of fitting resolution.
 
     uv (B, M, 2) are centres [px of the full image], log2_scale (B, M) their scales, turn (B, M) an optional
@@ -138,36 +185,37 @@ def cut_windows(pyramid: list[Tensor], uv: Tensor, log2_scale: Tensor, turn: Ten
         cosine, sine = turn.cos()[..., None], turn.sin()[..., None]
         offset_u, offset_v = offsets.unbind(-1)
         offsets = torch.stack([cosine * offset_u - sine * offset_v, sine * offset_u + cosine * offset_v], -1)
-    points = uv.unsqueeze(2) + side[..., None, None] * offsets  # (B, M, 64*64, 2) [px]
+    points = (uv.unsqueeze(2) + side[..., None, None] * offsets).flatten(1, 2)  # (B, M*64*64, 2) [px]
     # Pixels per sample decide which two levels to blend, so that far and near peers are equally free of aliasing.
-    level = torch.log2(side / WINDOW_CELLS).clamp(0, len(pyramid) - 1)
-    height, width = pyramid[0].shape[-2:]
-    size = torch.tensor([width, height], device=uv.device, dtype=uv.dtype)
-    grid = (2 * points + 1) / size - 1
-    windows = torch.zeros((), device=uv.device)
-    for index, image in enumerate(pyramid):
-        weight = (1 - (level - index).abs()).clamp(min=0).view(batch, 1, peaks, 1)
-        windows = windows + weight * F.grid_sample(image, grid, mode="bilinear", align_corners=False)
-    return windows.transpose(1, 2).reshape(batch * peaks, 3, WINDOW_CELLS, WINDOW_CELLS)
+    level = torch.log2(side / WINDOW_CELLS).clamp(0, len(pyramid.halves))
+
+    def weight(index: int) -> Tensor:
+        share = (1 - (level - index).abs()).clamp(min=0)
+        return share[:, None, :, None].expand(-1, -1, -1, WINDOW_CELLS**2).flatten(2)
+
+    windows = weight(0) * sample_pixels(pyramid.full, points)
+    for index, image in enumerate(pyramid.halves, start=1):
+        height, width = image.shape[-2:]
+        size = torch.tensor([width, height], device=uv.device, dtype=uv.dtype) * 2**index
+        grid = ((2 * points + 1) / size - 1).unsqueeze(1)
+        sampled = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
+        windows = windows + weight(index) * sampled[:, :, 0]
+    windows = windows.view(batch, 3, peaks, WINDOW_CELLS, WINDOW_CELLS)
+    return windows.transpose(1, 2).flatten(0, 1)
 
 
 class PeerNetwork(nn.Module):
     """Image -> peers. See the module's text; `forward` is the exported graph."""
 
-    def __init__(self, leds: int = 4, scales: tuple[float, ...] = SCALES) -> None:
+    def __init__(self, leds: int = 4) -> None:
         super().__init__()
         self.leds = leds
-        self.scales = scales
         self.coarse = CoarseNetwork(leds)
         self.fine = FineNetwork(leds)
 
-    def normalise(self, image: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) RGB -> float (B, 3, H, W) in [-1, 1]."""
-        return image.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-    def coarse_maps(self, pyramid: list[Tensor]) -> CoarseMaps:
-        """The coarse network on every scale, upsampled to the finest grid."""
-        maps = [self.coarse(pyramid[round(-math.log2(scale))]) for scale in self.scales]
+    def coarse_maps(self, halves: list[Tensor]) -> CoarseMaps:
+        """The coarse network on every scale (levels 1, 2, ... of a pyramid), upsampled to the finest grid."""
+        maps = [self.coarse(image) for image in halves]
         cells = maps[0].shape[-2:]
         stacked = torch.stack([maps[0]] + [F.interpolate(m, size=cells, mode="nearest") for m in maps[1:]], 1)
         location, bearing, leds = stacked.split([1, 2, self.leds], dim=2)
@@ -175,7 +223,7 @@ class PeerNetwork(nn.Module):
 
     def cell_centres(self, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Pixel coordinates u (w,), v (h,) of the cells' centres on the finest grid."""
-        cell = STRIDE / self.scales[0]
+        cell = STRIDE / SCALES[0]
         u = (torch.arange(width, device=device) + 0.5) * cell - 0.5
         v = (torch.arange(height, device=device) + 0.5) * cell - 0.5
         return u, v
@@ -187,7 +235,7 @@ class PeerNetwork(nn.Module):
         """
         batch, _, height, width = attention.shape
         total = attention.sum(1)
-        log2_scales = torch.tensor([math.log2(s) for s in self.scales], device=attention.device)
+        log2_scales = torch.tensor([math.log2(s) for s in SCALES], device=attention.device)
         u, v = self.cell_centres(height, width, attention.device)
         moments = torch.stack(
             [
@@ -207,7 +255,7 @@ class PeerNetwork(nn.Module):
         uv = torch.stack([picked[:, 1] / weight, picked[:, 2] / weight], -1)
         return uv, picked[:, 3] / weight, picked[:, 0]
 
-    def refine(self, pyramid: list[Tensor], uv: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, FineLook]:
+    def refine(self, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, FineLook]:
         """Look at the windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen."""
         look = self.fine(cut_windows(pyramid, uv, log2_scale))
         shift = look.shift.view(*log2_scale.shape, 3)
@@ -219,8 +267,8 @@ class PeerNetwork(nn.Module):
 
         Shapes and meanings stand in docs/architecture.md; peaks come by falling confidence.
         """
-        pyramid = image_pyramid(self.normalise(image))
-        attention = self.coarse_maps(pyramid).attention()
+        pyramid = image_pyramid(image)
+        attention = self.coarse_maps(pyramid.halves).attention()
         uv, log2_scale, _ = self.find_peaks(attention)
         # The first look moves the window onto the peer, the second measures from there.
         uv, log2_scale, _ = self.refine(pyramid, uv, log2_scale)

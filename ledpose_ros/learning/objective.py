@@ -31,11 +31,14 @@ from ledpose_ros.learning.loss import (
     visibility,
 )
 from ledpose_ros.learning.network import (
+    SCALES,
     STRIDE,
     CoarseMaps,
     PeerNetwork,
+    Pyramid,
     cut_windows,
-    image_pyramid,
+    halvings,
+    normalise,
     window_side,
 )
 
@@ -66,19 +69,20 @@ class Objective:
     def _rand(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator, device=self.led_directions.device)
 
-    def __call__(self, images: Tensor, states: Tensor, fine: float, guide: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of images uint8 (B, H, W, 3) and states (B, K), and its parts for the log.
+    def __call__(
+        self, images: Tensor, halves: Tensor, states: Tensor, fine: float, guide: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of images uint8 (B, H, W, 3), the same at half size and states (B, K), and its parts for the log.
 
         `fine` and `guide` in [0, 1] weigh steps 3 and 4 of the module's text; 0 skips them.
         """
         if self.mirrored is not None:
-            images, states = augmentation.mirror(
-                images, states, self.mirrored, self._rand(len(images)) < 0.5
-            )
-        pyramid = image_pyramid(self.network.normalise(images))
-        # The coarse network's finest scale is the second level: colours are varied there, at a quarter of the cost.
-        varied = augmentation.vary_colours(pyramid[1], self.generator)
-        maps = self.network.coarse_maps([pyramid[0], *image_pyramid(varied, len(pyramid) - 1)])
+            chosen = self._rand(len(images)) < 0.5
+            images = augmentation.mirror_images(images, chosen)
+            halves = augmentation.mirror_images(halves, chosen)
+            states = augmentation.mirror_states(states, self.mirrored, chosen)
+        half = normalise(halves)
+        maps = self.network.coarse_maps(halvings(augmentation.vary_colours(half, self.generator)))
         location, posterior = location_loss(maps, states)
         auxiliary = auxiliary_loss(maps, states)
         weights = visibility(maps.bearing.movedim(2, -1), self.led_directions).movedim(-1, 2)
@@ -87,6 +91,7 @@ class Objective:
         loss = location + 0.5 * auxiliary + coarse_bearing
         parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": coarse_bearing}
         if fine > 0:
+            pyramid = Pyramid(images, halvings(half))
             windows = self.propose(pyramid, posterior, refine=guide > 0)
             fine_loss, evidence, fine_parts = self.fine_loss(pyramid, windows, states)
             loss = loss + fine * fine_loss
@@ -98,7 +103,7 @@ class Objective:
         return loss, {name: part.detach() for name, part in parts.items()}
 
     @torch.no_grad()
-    def propose(self, pyramid: list[Tensor], posterior: Tensor, refine: bool) -> Windows:
+    def propose(self, pyramid: Pyramid, posterior: Tensor, refine: bool) -> Windows:
         """Where the peer is, by the posterior's best peak and (`refine`) two looks of the fine network."""
         uv, log2_scale, _ = self.network.find_peaks(posterior, 1)
         if refine:
@@ -115,11 +120,11 @@ class Objective:
         return Windows(uv[:, 0], log2_scale[:, 0])
 
     def fine_loss(
-        self, pyramid: list[Tensor], windows: Windows, states: Tensor
+        self, pyramid: Pyramid, windows: Windows, states: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss of the fine network, and how far each window's LEDs were told (B,) [nats above chance]."""
         batch, device = len(states), states.device
-        height, width = pyramid[0].shape[-2:]
+        height, width = pyramid.full.shape[1:3]
         side = window_side(windows.log2_scale)
         zoom = (2 * self._rand(batch) - 1) * JITTER_OCTAVES
         seen_scale = windows.log2_scale + zoom
@@ -161,10 +166,10 @@ class Objective:
     def guide_loss(self, maps: CoarseMaps, windows: Windows, evidence: Tensor) -> Tensor:
         """Cross-entropy of the attention against the place and scale of the windows, where LEDs were told."""
         batch, scales, height, width = maps.location.shape
-        cell = STRIDE / self.network.scales[0]
+        cell = STRIDE / SCALES[0]
         column = ((windows.uv[:, 0] + 0.5) / cell - 0.5).clamp(0, width - 1)
         row = ((windows.uv[:, 1] + 0.5) / cell - 0.5).clamp(0, height - 1)
-        level = torch.tensor([math.log2(s) for s in self.network.scales], device=row.device)
+        level = torch.tensor([math.log2(s) for s in SCALES], device=row.device)
 
         def share(position: Tensor, count: int) -> Tensor:
             """Linear interpolation weights of a position among 0..count-1, (B, count)."""

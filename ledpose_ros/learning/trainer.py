@@ -183,9 +183,8 @@ class Trainer:
 
     def train_step(self, indices: Any) -> tuple[float, dict[str, torch.Tensor]]:
         """One step of the optimiser on the samples of these indices."""
-        images, states = self.data.batch(indices, self.device)
-        loss, parts = self.objective(images, states, *self.weights())
-        value = float(loss)
+        loss, parts = self.objective(*self.data.batch(indices, self.device), *self.weights())
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise LedposeError(
                 f"The loss became {value} at step {self.step}; the last good checkpoint is in {self.directory}. "
