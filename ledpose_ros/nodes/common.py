@@ -15,6 +15,7 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, Pose, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
@@ -119,6 +120,12 @@ def message_from_rgb(rgb: np.ndarray, header: Header) -> Image:
     # The array is filled in place: the setter would check a bytes object element by element.
     message.data.frombytes(np.ascontiguousarray(rgb, dtype=np.uint8).tobytes())
     return message
+
+
+def pose_message(pose: np.ndarray) -> Pose:
+    """A pose 7-vector, x y z qx qy qz qw, as a message."""
+    x, y, z, qx, qy, qz, qw = (float(value) for value in pose)
+    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
 
 
 # --- diagnostics --------------------------------------------------------------------------------------------

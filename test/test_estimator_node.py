@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The estimator as a process of its own, over DDS.
+
+The fake model sees a peer in white pictures and nobody in black ones.
+"""
+
+import dataclasses
+import math
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from fake_model import LED_PROBABILITY, METADATA, write_fake_model
+from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.lifecycle import TransitionCallbackReturn
+from ros_graph import Client, new_domain, ros_client, run_node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+from visualization_msgs.msg import Marker, MarkerArray
+
+from ledpose_ros.images import encode_image
+from ledpose_ros.nodes.common import message_from_rgb, stamp_ns
+
+MODULE = "ledpose_ros.nodes.estimator"
+FRAME = "test_camera_optical_frame"
+WIDTH, HEIGHT = 128, 96
+WHITE = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+BLACK = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+
+
+class Camera:
+    """Publishes pictures, and listens to all that the estimator says."""
+
+    def __init__(self, client: Client, image_type: type = Image) -> None:
+        self.client = client
+        self.images = client.node.create_publisher(image_type, "image", 10)
+        self.infos = client.node.create_publisher(CameraInfo, "camera_info", 10)
+        self.info: CameraInfo | None = self.make_info()
+        self.pose = client.collect(PoseWithCovarianceStamped, "peer_pose")
+        self.poses = client.collect(PoseArray, "peer_poses")
+        self.leds = client.collect(JointState, "peer_led_states")
+        self.markers = client.collect(MarkerArray, "markers")
+        self.diagnostics: list[DiagnosticArray] = client.collect(DiagnosticArray, "/diagnostics")
+
+    def wait_for_estimator(self) -> None:
+        subscribed = lambda: self.images.get_subscription_count() and self.infos.get_subscription_count()  # noqa: E731
+        self.client.wait_until(subscribed, what="the estimator's subscriptions")
+        listened = ("peer_pose", "peer_poses", "peer_led_states", "markers")
+        self.client.wait_until(
+            lambda: all(self.client.node.count_publishers(topic) for topic in listened), what="its publishers"
+        )
+
+    def header(self, age: float = 0.0) -> Header:
+        now = self.client.node.get_clock().now().nanoseconds - round(age * 1e9)
+        header = Header(frame_id=FRAME)
+        header.stamp.sec, header.stamp.nanosec = divmod(now, 1_000_000_000)
+        return header
+
+    def make_info(self, focal_length: float = 400.0, width: int = WIDTH) -> CameraInfo:
+        info = CameraInfo(width=width, height=HEIGHT, distortion_model="plumb_bob")
+        info.k = [focal_length, 0.0, (width - 1) / 2, 0.0, focal_length, (HEIGHT - 1) / 2, 0.0, 0.0, 1.0]
+        return info
+
+    def publish(self, message: Image | CompressedImage) -> Header:
+        """Publish a picture with its camera_info, as cameras do, and return its header."""
+        if self.info is not None:
+            self.info.header = message.header
+            self.infos.publish(self.info)
+        self.images.publish(message)
+        return message.header
+
+    def show_until(self, rgb: np.ndarray, answers: list, what: str) -> tuple[Header, object]:
+        """Publish the picture until an answer to it comes; the header and the answer."""
+        for _ in range(50):
+            known, header = len(answers), self.publish(message_from_rgb(rgb, self.header()))
+            end = time.monotonic() + 0.3
+            while time.monotonic() < end:
+                self.client.spin_once()
+                for answer in answers[known:]:
+                    if answer.header.stamp == header.stamp:
+                        return header, answer
+        raise AssertionError(f"no answer: {what}")
+
+    def status(self) -> DiagnosticStatus | None:
+        return self.diagnostics[-1].status[0] if self.diagnostics else None
+
+    def value(self, key: str) -> str:
+        status = self.status()
+        return next((pair.value for pair in status.values if pair.key == key), "") if status else ""
+
+    def wait_for_summary(self, words: str) -> None:
+        self.client.wait_until(
+            lambda: (status := self.status()) and words in status.message,
+            what=lambda: f"{words} in {self.status()}",
+        )
+
+    def wait_for_value(self, key: str, wanted: str = ".+") -> None:
+        self.client.wait_until(
+            lambda: re.fullmatch(wanted, self.value(key)), what=lambda: f"{key} = {wanted} in {self.status()}"
+        )
+
+
+@pytest.fixture
+def domain() -> int:
+    return new_domain()
+
+
+@pytest.fixture
+def camera(domain) -> Iterator[Camera]:
+    with ros_client(domain) as client:
+        yield Camera(client)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_fake_model(tmp_path_factory.mktemp("model") / "fake.onnx")
+
+
+def test_white_picture_gives_a_pose_and_black_one_an_empty_array(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera.wait_for_estimator()
+
+        header, pose = camera.show_until(WHITE, camera.pose, node.log)
+        assert pose.header == header
+        position = pose.pose.pose.position
+        # The model says 2 m, straight ahead, for a camera with the calibration's focal length.
+        assert (position.x, position.y, position.z) == pytest.approx((0, 0, 2), abs=1e-5)
+        covariance = np.reshape(pose.pose.covariance, (6, 6))
+        assert covariance == pytest.approx(covariance.T)
+        assert np.linalg.eigvalsh(covariance).min() > 0
+        assert covariance[3, 3] == covariance[5, 5] == pytest.approx(math.pi**2)
+
+        camera.client.wait_until(lambda: camera.markers and camera.leds and camera.poses, what="all topics")
+        assert [len(poses.poses) for poses in camera.poses[-1:]] == [1]
+        assert camera.leds[-1].header == header
+        assert tuple(camera.leds[-1].name) == METADATA.led_names
+        assert tuple(camera.leds[-1].position) == pytest.approx(LED_PROBABILITY)
+        kinds = [(marker.action, marker.ns) for marker in camera.markers[-1].markers]
+        assert kinds == [(Marker.DELETEALL, "")] + [
+            (Marker.ADD, name) for name in ("box", "heading", "leds", "text")
+        ]
+        assert all(marker.header == header for marker in camera.markers[-1].markers)
+
+        known = len(camera.pose)
+        header, poses = camera.show_until(BLACK, camera.poses, node.log)
+        assert poses.header == header
+        assert poses.poses == []
+        assert len(camera.pose) == known
+        camera.client.wait_until(lambda: camera.markers[-1].markers[0].header == header, what="markers")
+        assert [marker.action for marker in camera.markers[-1].markers] == [Marker.DELETEALL]
+
+        camera.wait_for_value("model", "fake.onnx")
+        camera.wait_for_value("inference p95 [ms]")
+        assert node.end(signal.SIGINT)[0] == 0
+        assert "Traceback" not in node.log
+
+
+def test_unusable_input_is_counted_and_the_node_lives(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera.wait_for_estimator()
+
+        def refuse(reason: str, make_message: Callable[[], Image]) -> None:
+            def is_counted() -> bool:
+                camera.publish(make_message())
+                camera.client.spin_for(0.1)
+                return camera.value(f"refused: {reason}") != ""
+
+            camera.client.wait_until(is_counted, what=lambda: f"{reason} in {camera.status()}")
+
+        def white(age: float = 0.0) -> Image:
+            return message_from_rgb(WHITE, camera.header(age))
+
+        camera.info = None
+        refuse("no camera_info", white)
+        camera.info = camera.make_info(focal_length=0.0)
+        refuse("unusable camera_info", white)
+        camera.info = camera.make_info(width=2 * WIDTH)
+        refuse("camera_info of another size", white)
+        camera.info = camera.make_info()
+        refuse("image too old", lambda: white(age=3.0))
+
+        def unknown_encoding() -> Image:
+            message = white()
+            message.encoding = "no_such_encoding"
+            return message
+
+        refuse("unusable image", unknown_encoding)
+        for words in ("no_such_encoding", "max_image_age is 0.5", "256x96, but the image is 128x96"):
+            assert words in node.log
+        assert node.is_running
+        camera.show_until(WHITE, camera.pose, node.log)
+        code, seconds = node.end(signal.SIGTERM)
+        assert (code, seconds < 2) == (0, True)
+        assert "Traceback" not in node.log
+
+
+def malformed_images(header: Header) -> Iterator[Image]:
+    yield Image(header=header)
+    truncated = message_from_rgb(WHITE, header)
+    truncated.data = truncated.data[:100]
+    yield truncated
+    narrow = message_from_rgb(WHITE, header)
+    narrow.step = 7
+    yield narrow
+
+
+def test_malformed_images_are_counted_and_the_next_good_one_is_answered(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera.wait_for_estimator()
+        camera.show_until(WHITE, camera.pose, node.log)
+        for number, message in enumerate(malformed_images(camera.header()), start=1):
+            message.header = camera.header()
+            camera.publish(message)
+            camera.wait_for_value("refused: unusable image", str(number))
+        camera.show_until(WHITE, camera.pose, node.log)
+        assert "Traceback" not in node.log
+
+
+def test_uncalibrated_model_says_which_leds_are_on_but_no_position(camera, domain, tmp_path):
+    model = write_fake_model(tmp_path / "raw.onnx", dataclasses.replace(METADATA, calibration=None))
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera.wait_for_estimator()
+        debug = camera.client.collect(Image, "debug_image")
+        camera.client.wait_until(
+            lambda: camera.client.node.count_publishers("debug_image"), what="debug_image"
+        )
+        camera.show_until(WHITE, camera.leds, node.log)
+        camera.show_until(WHITE, debug, node.log)
+        camera.wait_for_value("refused: model not calibrated", "[1-9].*")
+        camera.wait_for_value("calibration", "none.*")
+        assert not camera.pose and not camera.poses and not camera.markers
+        camera.client.wait_until(
+            lambda: "ledpose calibrate" in camera.status().message, what="the reason why"
+        )
+        assert camera.status().level == DiagnosticStatus.WARN
+        assert "is not calibrated" in node.log
+
+
+def test_debug_image_is_the_picture_with_drawing_on_it(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "debug_image_rate": 100.0}) as node:
+        camera.wait_for_estimator()
+        debug = camera.client.collect(Image, "debug_image")
+        header, image = camera.show_until(WHITE, debug, node.log)
+        assert (image.header, image.width, image.height, image.encoding) == (header, WIDTH, HEIGHT, "rgb8")
+        drawn = np.frombuffer(image.data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+        assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 10
+
+
+def test_missing_model_leaves_the_node_waiting(camera, domain, tmp_path):
+    model = tmp_path / "later.onnx"
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera.wait_for_summary("later.onnx does not exist")
+        assert camera.status().level == DiagnosticStatus.ERROR
+        assert "later.onnx does not exist" in node.log
+
+        def change(transition: int) -> bool:
+            request = ChangeState.Request(transition=Transition(id=transition))
+            return camera.client.call(ChangeState, "estimator/change_state", request).success
+
+        assert not change(Transition.TRANSITION_CONFIGURE)
+        write_fake_model(model)
+        assert change(Transition.TRANSITION_CONFIGURE)
+        assert change(Transition.TRANSITION_ACTIVATE)
+        camera.wait_for_estimator()
+        camera.show_until(WHITE, camera.pose, node.log)
+
+        assert change(Transition.TRANSITION_DEACTIVATE)
+        camera.client.wait_until(lambda: camera.images.get_subscription_count() == 0, what="no subscription")
+        assert change(Transition.TRANSITION_CLEANUP)
+        state = camera.client.call(GetState, "estimator/get_state").current_state
+        assert state.id == State.PRIMARY_STATE_UNCONFIGURED
+        assert node.end(signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.skipif(find_spec("tf2_ros") is not None, reason="tf2_ros is installed")
+def test_publish_tf_without_tf2_is_explained(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "publish_tf": True}) as node:
+        camera.wait_for_summary("publish_tf needs")
+        assert node.is_running
+
+
+def test_enable_and_live_parameters(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera.wait_for_estimator()
+        camera.show_until(WHITE, camera.pose, node.log)
+
+        assert camera.client.call(SetBool, "estimator/enable", SetBool.Request(data=False)).success
+        camera.wait_for_summary("disabled")
+        known, received = len(camera.poses), int(camera.value("images received"))
+        camera.publish(message_from_rgb(WHITE, camera.header()))
+        camera.wait_for_value("images received", str(received + 1))
+        assert len(camera.poses) == known
+        assert camera.client.call(SetBool, "estimator/enable", SetBool.Request(data=True)).success
+
+        def set_parameter(name: str, value: float) -> tuple[bool, str]:
+            value_message = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+            request = SetParameters.Request(parameters=[Parameter(name=name, value=value_message)])
+            result = camera.client.call(SetParameters, "estimator/set_parameters", request).results[0]
+            return result.successful, result.reason
+
+        assert set_parameter("min_confidence", 0.1)[0]
+        _, poses = camera.show_until(BLACK, camera.poses, node.log)
+        assert len(poses.poses) == 1  # the second peak, of confidence 0.2
+        assert set_parameter("camera_pitch", math.radians(90))[0]
+        _, pose = camera.show_until(WHITE, camera.pose, node.log)
+        # A camera that looks straight down: the peer's up is against the optical axis.
+        turn = pose.pose.pose.orientation
+        assert 1 - 2 * (turn.x**2 + turn.y**2) == pytest.approx(-1)
+        assert not set_parameter("min_confidence", math.nan)[0]
+        assert not set_parameter("min_confidence", 1.5)[0]
+
+
+def test_compressed_images(domain, model, tmp_path):
+    with (
+        ros_client(domain) as client,
+        run_node(MODULE, domain, tmp_path / "log", {"model": model, "image_transport": "compressed"}) as node,
+    ):
+        camera = Camera(client, CompressedImage)
+        camera.wait_for_estimator()
+
+        def show() -> bool:
+            data = encode_image(WHITE, "jpeg")
+            camera.publish(CompressedImage(header=camera.header(), format="jpeg", data=data))
+            client.spin_for(0.1)
+            return bool(camera.pose)
+
+        client.wait_until(show, what=lambda: node.log)
+        assert stamp_ns(camera.pose[0].header.stamp) > 0
+
+
+def test_wrong_parameters_end_the_node_with_one_sentence(domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "peer_size": "[0.3, 0.2]"}) as node:
+        assert node.wait() == 2
+        assert node.log.strip().splitlines()[-1].startswith("error: parameter 'peer_size' has 2 numbers")
+
+
+def test_transitions_report_what_went_wrong_instead_of_raising():
+    from ledpose_ros.nodes.estimator import _transition
+
+    class Stub:
+        problem = ""
+
+        def get_logger(self):
+            return self
+
+        def error(self, text: str) -> None:
+            pass
+
+    stub = Stub()
+    assert _transition(lambda node, state: 1 / 0)(stub, None) == TransitionCallbackReturn.FAILURE
+    assert stub.problem == "ZeroDivisionError: division by zero"
+    assert _transition(lambda node, state: None)(stub, None) == TransitionCallbackReturn.SUCCESS
+    assert stub.problem == ""
