@@ -274,32 +274,29 @@ class Recording:
         self.path = Path(path)
         self._file = _open(self.path)
         try:
-            self._read_head()
-        except LedposeError:
+            self._read_attributes()
+            self._read_samples()
+        except LedposeError as error:
             self._file.close()
-            raise
+            raise LedposeError(f"{self.path}: {error}") from error
         except _H5PY_ERRORS as error:
             self._file.close()
             raise LedposeError(
                 f"{self.path} is damaged ({error}): try `ledpose check {self.path}`"
             ) from error
 
-    def _read_head(self) -> None:
-        file, attributes = self._file, self._file.attrs
+    def _read_attributes(self) -> None:
+        attributes = self._file.attrs
         if attributes.get("format") not in (FORMAT, FORMAT.encode()):
-            raise LedposeError(
-                f"{self.path} is an HDF5 file but no recording: its attribute 'format' is not '{FORMAT}'"
-            )
+            raise LedposeError(f"an HDF5 file but no recording: its attribute 'format' is not '{FORMAT}'")
         if attributes["version"] != VERSION:
             raise LedposeError(
-                f"{self.path} has recording format version {attributes['version']}, "
+                f"has recording format version {attributes['version']}, "
                 f"this software reads version {VERSION}: update it"
             )
         camera_matrix = np.asarray(attributes["K"], np.float64)
         if camera_matrix.size != 9:
-            raise LedposeError(
-                f"{self.path} has {camera_matrix.size} numbers in its attribute K instead of 9"
-            )
+            raise LedposeError(f"the attribute K has {camera_matrix.size} numbers instead of 9")
         self.info = RecordingInfo(
             led_names=tuple(_text(name) for name in attributes["led_names"]),
             led_directions=tuple(attributes["led_directions"]),
@@ -314,24 +311,23 @@ class Recording:
         self.created_ns = int(attributes["created_ns"])
         self.software = _text(attributes["software"])
 
+    def _read_samples(self) -> None:
+        """Read all datasets but the images, of which only the presence is checked."""
+        file, leds = self._file, len(self.info.led_names)
         self._count = int(file["n_committed"][()])
-        leds = len(self.info.led_names)
         for name in DATASETS:
-            columns = (leds,) if name == "led_states" else ()
-            if file[name].shape[1:] != columns:
+            shape = file[name].shape
+            if shape[1:] != ((leds,) if name == "led_states" else ()):
+                raise LedposeError(f"the dataset '{name}' has shape {shape}, which does not fit {leds} LEDs")
+            if shape[0] < self._count:
                 raise LedposeError(
-                    f"{self.path} has a dataset '{name}' of shape {file[name].shape}, "
-                    f"which does not fit {leds} LEDs"
-                )
-            if len(file[name]) < self._count:
-                raise LedposeError(
-                    f"{self.path} claims {self._count} samples but '{name}' holds {len(file[name])}: "
+                    f"claims {self._count} samples but '{name}' holds {shape[0]}: "
                     f"try `ledpose check {self.path}`"
                 )
         self._images = file["image"]
         self.led_states = file["led_states"][: self._count].astype(np.float32)
         if not ((self.led_states >= 0) & (self.led_states <= 1)).all():
-            raise LedposeError(f"{self.path} holds LED states outside 0..1")
+            raise LedposeError("holds LED states outside 0..1")
         self.image_stamps_ns, self.receive_stamps_ns, self.led_stamps_ns = (
             file[name][: self._count].astype(np.int64) for name in STAMP_DATASETS
         )
@@ -402,7 +398,7 @@ def _open(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        if "lock" in str(error):
+        if isinstance(error, BlockingIOError):  # HDF5 locks a file while it is open for writing
             raise LedposeError(f"{path} is still being written: stop the recorder first") from error
         if not h5py.is_hdf5(path):
             raise LedposeError(f"{path} is no HDF5 file, so it is no recording") from error
