@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of parameters: what it allows, and that the files made from it are up to date."""
+
+import array
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.parameters import NODE_PARAMETERS, Parameter, generated_files, main, yaml_text
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = [(node, parameter) for node, table in NODE_PARAMETERS.items() for parameter in table]
+
+FLAG = Parameter("flag", True, "")
+COUNT = Parameter("count", 3, "", minimum=1, maximum=5)
+AGE = Parameter("age", 0.5, "", minimum=0.0)
+ANGLE = Parameter("angle", 0.0, "")
+MODE = Parameter("mode", "raw", "", choices=("raw", "compressed"))
+SIZE = Parameter("size", [0.3, 0.2], "", minimum=0.01)
+NAMES = Parameter("names", ["a", "b"], "")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        (FLAG, False),
+        (COUNT, 1),
+        (COUNT, 5),
+        (AGE, 0.0),
+        (ANGLE, -1e9),
+        (MODE, "compressed"),
+        (SIZE, [1.0, 2.0, 3.0]),
+        (SIZE, array.array("d", [1.0, 2.0])),
+        (NAMES, ["x"]),
+    ],
+)
+def test_allowed_values(parameter, value):
+    parameter.check(value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "words"),
+    [
+        (FLAG, 1, "must be of type bool, like True, but is 1"),
+        (COUNT, 0, "'count' is 0, but must be 1 to 5"),
+        (COUNT, 6, "'count' is 6, but must be 1 to 5"),
+        (COUNT, 2.0, "type integer"),
+        (COUNT, True, "type integer"),
+        (AGE, -0.1, "at least 0"),
+        (AGE, math.nan, "'age' is nan"),
+        (AGE, math.inf, "'age' is inf"),
+        (AGE, 1, "type double"),
+        (ANGLE, math.nan, "must be finite"),
+        (MODE, "jpeg", "'jpeg', but must be one of raw, compressed"),
+        (SIZE, [0.3, 0.0], "'size' is 0.0"),
+        (SIZE, 0.3, "type double_array"),
+        (SIZE, ["0.3"], "type double_array"),
+        (NAMES, "ab", "type string_array"),
+        (NAMES, None, "type string_array"),
+    ],
+)
+def test_refused_values(parameter, value, words):
+    with pytest.raises(LedposeError, match=words):
+        parameter.check(value)
+
+
+@pytest.mark.parametrize(("node", "parameter"), TABLE, ids=[f"{node}.{entry.name}" for node, entry in TABLE])
+def test_table_is_sound(node, parameter):
+    parameter.check(parameter.default)
+    assert parameter.description.endswith((".", "]"))
+    names = [entry.name for entry in NODE_PARAMETERS[node]]
+    assert names.count(parameter.name) == 1
+
+
+@pytest.mark.parametrize("node", NODE_PARAMETERS)
+def test_yaml_holds_the_defaults(node):
+    content = yaml.safe_load(yaml_text(node))
+    expected = {parameter.name: parameter.default for parameter in NODE_PARAMETERS[node]}
+    assert content == {f"/**/{node}": {"ros__parameters": expected}}
+
+
+@pytest.mark.parametrize(("path", "text"), generated_files().items(), ids=generated_files())
+def test_generated_files_are_up_to_date(path, text):
+    assert (ROOT / path).read_text(encoding="utf-8") == text, (
+        "run: python -m ledpose_ros.parameters --write ."
+    )
+
+
+def test_command_line_prints_and_writes(tmp_path, capsys):
+    main(["--yaml", "estimator"])
+    assert capsys.readouterr().out == yaml_text("estimator")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "docs").mkdir()
+    main(["--write", str(tmp_path)])
+    assert {
+        path: (tmp_path / path).read_text(encoding="utf-8") for path in generated_files()
+    } == generated_files()
