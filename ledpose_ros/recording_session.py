@@ -137,7 +137,9 @@ class RecordingSession:
         return self._ask(self._split)
 
     def close(self) -> None:
-        """Write all that is queued, finish the file and end the thread."""
+        """Write all that is queued, finish the file and end the thread; a second call does nothing."""
+        if not self._thread.is_alive():
+            return
         try:
             self.stop()
         finally:
@@ -153,7 +155,7 @@ class RecordingSession:
         def task() -> None:
             try:
                 answer.set_result(command())
-            except LedposeError as error:
+            except Exception as error:  # whoever waits for the answer gets it
                 answer.set_exception(error)
 
         self._tasks.put(task)
@@ -169,7 +171,12 @@ class RecordingSession:
                 continue
             if task is None:
                 return
-            task()
+            try:
+                task()
+            except (
+                Exception
+            ) as error:  # a fault of ours must show in the status, not end this thread silently
+                self._fail(error, self._writer)
 
     def _start(self) -> str:
         if self.state == RECORDING:

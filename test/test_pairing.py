@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images wait for their LED state, worked by hand; times are milliseconds unless they are named otherwise."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ledpose_ros.leds import LedHistory
+from ledpose_ros.pairing import PairedSample, SamplePairer
+
+MS = 1_000_000
+POSE = np.array([0.0, 0, 1, 0, 0, 0, 1])
+
+
+class Bench:
+    """A pairer with one LED, fed with times in milliseconds from 100,000 on; images are their own stamps."""
+
+    def __init__(self, offset: int = 0, capacity: int = 30) -> None:
+        self.refused: Counter[str] = Counter()
+        self.pairer: SamplePairer[int] = SamplePairer(
+            ("led",),
+            LedHistory(guard_ns=10 * MS, max_age_ns=500 * MS),
+            lambda reason, message: self.refused.update([reason]),
+            led_offset_ns=offset * MS,
+            timeout=1.0,
+            capacity=capacity,
+        )
+
+    def led(self, time: int, state: float) -> None:
+        self.pairer.add_led_message((100_000 + time) * MS, (100_000 + time) * MS, ["led"], [state])
+
+    def image(self, time: int, now_s: float = 0.0) -> None:
+        self.pairer.add_image(time, (100_000 + time) * MS, 0, now_s)
+
+    def pose(self, time: int) -> None:
+        self.pairer.add_pose((100_000 + time) * MS, POSE)
+
+    def ready(self, now_s: float = 0.0) -> list[PairedSample[int]]:
+        return self.pairer.take_ready(now_s)
+
+    def ready_states(self, now_s: float = 0.0) -> list[tuple[int, float]]:
+        return [(sample.image, float(sample.led_states[0])) for sample in self.ready(now_s)]
+
+
+def test_an_image_waits_for_the_led_message_after_it() -> None:
+    bench = Bench()
+    bench.led(0, 1.0)
+    bench.image(50)
+    assert bench.ready() == []
+    bench.led(100, 0.0)
+    assert bench.ready_states() == [(50, 1.0)]
+    assert not bench.refused and len(bench.pairer) == 0
+
+
+def test_images_wait_in_order_and_each_rejection_is_counted() -> None:
+    bench = Bench()
+    for time in (0, 50, 95, 150):
+        bench.image(time)
+    bench.led(20, 1.0)
+    bench.led(100, 0.0)
+    assert bench.ready_states() == [(50, 1.0)]
+    assert bench.refused == {"no LED state yet": 1}
+    bench.led(200, 0.0)
+    assert bench.ready_states() == [(150, 0.0)]
+    assert bench.refused == {"no LED state yet": 1, "within guard of a change": 1}
+
+
+def test_the_offset_moves_the_moment_that_counts() -> None:
+    bench = Bench(offset=40)
+    bench.led(0, 1.0)
+    bench.led(100, 0.0)
+    bench.led(200, 0.0)
+    bench.image(55)
+    bench.image(80)
+    assert bench.ready_states() == [(80, 0.0)]
+    assert bench.refused == {"within guard of a change": 1}
+
+
+def test_an_image_gives_up_waiting() -> None:
+    bench = Bench()
+    bench.image(0, now_s=5.0)
+    assert bench.ready(now_s=5.9) == [] and not bench.refused
+    assert bench.ready(now_s=6.1) == []
+    assert bench.refused == {"no LED state yet": 1}
+    bench.led(20, 1.0)
+    bench.image(30, now_s=7.0)
+    assert bench.ready(now_s=8.1) == []
+    assert bench.refused["newer than last LED message"] == 1
+
+
+def test_a_full_queue_gives_up_its_oldest_image() -> None:
+    bench = Bench(capacity=2)
+    bench.led(0, 1.0)
+    for time in (50, 60, 70):
+        bench.image(time)
+    assert bench.ready() == []
+    assert bench.refused == {"newer than last LED message": 1} and len(bench.pairer) == 2
+    bench.led(100, 1.0)
+    assert bench.ready_states() == [(60, 1.0), (70, 1.0)]
+
+
+def test_poses_are_paired_by_their_exact_stamp_and_waited_for() -> None:
+    bench = Bench()
+    bench.pairer.expects_poses = True
+    bench.led(0, 1.0)
+    bench.led(300, 1.0)
+    bench.image(50)
+    assert bench.ready() == []
+    bench.pose(50)
+    (sample,) = bench.ready()
+    np.testing.assert_array_equal(sample.pose, POSE)
+    # A pose of a later moment tells that there is none for this image.
+    bench.image(100)
+    bench.pose(101)
+    (sample,) = bench.ready()
+    assert sample.pose is None
+
+
+def test_without_ground_truth_nobody_waits_for_it() -> None:
+    bench = Bench()
+    bench.led(0, 1.0)
+    bench.led(100, 1.0)
+    bench.image(50)
+    assert bench.ready()[0].pose is None
+
+
+def test_ground_truth_that_stopped_is_waited_for_only_so_long() -> None:
+    bench = Bench()
+    bench.pairer.expects_poses = True
+    bench.led(0, 1.0)
+    bench.led(100, 1.0)
+    bench.image(50, now_s=0.0)
+    assert bench.ready(now_s=0.9) == []
+    assert bench.ready(now_s=1.1)[0].pose is None
+
+
+@pytest.mark.parametrize("topic", ["led", "image"])
+def test_a_clock_that_jumps_back_clears_everything(topic: str) -> None:
+    bench = Bench()
+    bench.led(5000, 1.0)
+    bench.image(5050)
+    if topic == "led":
+        bench.led(0, 0.0)
+    else:
+        bench.image(50)
+        bench.led(0, 0.0)
+    assert bench.refused["clock jumped backwards"] == 1
+    bench.led(100, 0.0)
+    if topic == "led":
+        bench.image(50)
+    assert bench.ready_states() == [(50, 0.0)]
+
+
+def test_messages_that_cannot_be_true_are_counted() -> None:
+    bench = Bench()
+    bench.pairer.add_led_message(MS, MS, ["other"], [1.0])
+    bench.pairer.add_led_message(MS, MS, ["led"], [float("nan")])
+    bench.pairer.add_led_message(0, MS, ["led"], [1.0])
+    bench.pairer.add_image(1, 0, 0, 0.0)
+    bench.pairer.add_pose(MS, POSE * 0)
+    bench.led(100, 1.0)
+    bench.led(60, 1.0)
+    assert bench.refused == {
+        "malformed LED message": 2,
+        "LED message without stamp": 1,
+        "image without stamp": 1,
+        "malformed ground truth": 1,
+        "LED message out of order": 1,
+    }
