@@ -3,6 +3,8 @@
 
 import argparse
 import os
+import signal
+from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
@@ -11,6 +13,7 @@ from tqdm import tqdm
 from ..errors import LedposeError
 from ..images import encode_image
 from ..recording import RecordingWriter
+from ..simulation import Simulation
 
 SCENE_FRAMES = 20
 RATE = 5.0
@@ -20,65 +23,108 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="recording to write (.h5)")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="number of pictures")
     parser.add_argument("--seed", type=int, required=True, metavar="S", help="same seed, same recording")
-    parser.add_argument("--size", type=_size, default=(640, 360), metavar="WxH", help="picture size (640x360)")
-    parser.add_argument("--peers", type=int, default=1, metavar="N", help="robots in view (1)")
-    parser.add_argument("--absent", type=float, default=0.0, metavar="SHARE", help="share of scenes without peers (0)")
-    parser.add_argument("--scene-frames", type=int, default=SCENE_FRAMES, metavar="N",
-                        help=f"pictures before room, robots and light change ({SCENE_FRAMES})")  # fmt: skip
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (all cores)")
+    parser.add_argument(
+        "--size", type=_size, default=(640, 360), metavar="WxH", help="size of the pictures (640x360)"
+    )
+    parser.add_argument("--peers", type=int, default=1, metavar="N", help="robots before the camera (1)")
+    parser.add_argument(
+        "--absent", type=float, default=0.0, metavar="SHARE", help="share of scenes without any peer (0)"
+    )
+    parser.add_argument(
+        "--scene-frames",
+        type=int,
+        default=SCENE_FRAMES,
+        metavar="N",
+        help=f"pictures after which room, robots and light change ({SCENE_FRAMES})",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes that render (all cores)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.count < 1 or args.workers < 1 or args.scene_frames < 1:
-        raise LedposeError(
-            f"--count {args.count}, --workers {args.workers} and --scene-frames {args.scene_frames} must be at least 1"
-        )
-    # Worker processes render on one thread each; must be set before OpenGL loads.
-    os.environ.setdefault("LP_NUM_THREADS", "1")
-    from ..simulation import Simulation
-
+    for option in ("count", "workers", "scene_frames"):
+        if getattr(args, option) < 1:
+            name = option.replace("_", "-")
+            raise LedposeError(f"--{name} must be at least 1, but is {getattr(args, option)}")
+    if args.seed < 0:
+        raise LedposeError(f"--seed must not be negative, but is {args.seed}")
     width, height = args.size
-    settings = {"seed": args.seed, "width": width, "height": height, "peers": args.peers, "absent": args.absent,
-                "rate": RATE, "scene_frames": args.scene_frames}  # fmt: skip
-    info = Simulation(**settings).info
-    blocks = [
-        (settings, index, min(args.scene_frames, args.count - index * args.scene_frames))
-        for index in range(-(-args.count // args.scene_frames))
+    settings = {
+        "seed": args.seed,
+        "width": width,
+        "height": height,
+        "peers": args.peers,
+        "absent": args.absent,
+        "rate": RATE,
+        "scene_frames": args.scene_frames,
+    }
+    scenes = [
+        _Scene(settings, index, min(args.scene_frames, args.count - first))
+        for index, first in enumerate(range(0, args.count, args.scene_frames))
     ]
+    workers = min(args.workers, len(scenes))
     with (
-        RecordingWriter(args.output, info, with_ground_truth=True) as writer,
-        get_context("spawn").Pool(min(args.workers, len(blocks))) as pool,
-        tqdm(total=args.count, unit="image", disable=None) as progress,
+        RecordingWriter(args.output, Simulation(**settings).info, with_ground_truth=True) as writer,
+        get_context("spawn").Pool(workers, _prepare_worker) as pool,
+        tqdm(total=args.count, unit="image") as progress,
     ):
-        for rows in pool.imap(_render_scene, blocks):
-            for image, frame in rows:
-                has_peer = bool(len(frame.valid))
+        # Each scene depends on the seed and its index alone, so the recording on nothing else.
+        for samples in pool.imap(_render, scenes):
+            for sample in samples:
                 writer.append(
-                    image,
-                    frame.stamp_ns,
-                    frame.stamp_ns,
-                    frame.led_states,
-                    frame.led_stamp_ns,
-                    pose=frame.poses[0] if has_peer and frame.valid[0] else None,
+                    sample.image,
+                    sample.stamp_ns,
+                    sample.stamp_ns,
+                    sample.led_states,
+                    sample.led_stamp_ns,
+                    pose=sample.pose,
                 )
             writer.commit()
-            progress.update(len(rows))
+            progress.update(len(samples))
 
 
-def _render_scene(block: tuple) -> list[tuple[bytes, object]]:
-    """The pictures of one scene, JPEG-encoded, each with its frame (its raw picture dropped)."""
-    from dataclasses import replace
+@dataclass(frozen=True)
+class _Scene:
+    """What a worker needs to render a scene: the simulation's settings, which scene, how many pictures."""
 
-    from ..simulation import Simulation
+    settings: dict
+    index: int
+    count: int
 
-    settings, index, count = block
-    simulation = Simulation(**settings, first_scene=index)
-    rows = []
-    for _ in range(count):
+
+@dataclass(frozen=True)
+class _Sample:
+    """A row of the recording."""
+
+    image: bytes
+    stamp_ns: int
+    led_states: np.ndarray
+    led_stamp_ns: int
+    pose: np.ndarray | None
+
+
+def _prepare_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends its workers.
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # Software OpenGL: the workers share the cores already.
+
+
+def _render(scene: _Scene) -> list[_Sample]:
+    simulation = Simulation(**scene.settings, first_scene=scene.index)
+    samples = []
+    for _ in range(scene.count):
         frame = simulation.step()
-        rows.append((encode_image(frame.rgb, "jpeg"), replace(frame, rgb=np.empty(0, np.uint8))))
+        samples.append(
+            _Sample(
+                encode_image(frame.rgb, "jpeg"),
+                frame.stamp_ns,
+                frame.led_states,
+                frame.led_stamp_ns,
+                frame.poses[0] if frame.valid[:1].any() else None,
+            )
+        )
     simulation.close()
-    return rows
+    return samples
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -28,9 +28,9 @@ CLOCK_PERIOD_NS = 20_000_000
 class SimulatorNode(Node):
     """Publishes the frames of a `Simulation` at their time.
 
-    One thread renders and publishes, for an OpenGL context belongs to one thread. A frame is rendered ahead of
-    its time, so that the LED change before it is announced when it takes effect. When rendering is slower than
-    `rate`, simulated time is slowed down: stamps stay true, pictures come less often.
+    One thread renders and publishes, for an OpenGL context belongs to one thread. A frame is rendered ahead
+    of its time, so that the LED change before it can be announced when it takes effect. Where rendering is
+    slower than `rate`, the simulation runs slower than real time: pictures come less often, stamps stay true.
     """
 
     def __init__(self) -> None:
@@ -45,14 +45,16 @@ class SimulatorNode(Node):
             rate=parameters.rate,
             scene_frames=max(1, round(parameters.scene_duration * parameters.rate)),
         )
-        # Fail here, where a missing graphics library ends the node with one sentence; the thread starts afresh.
+        # A missing graphics library ends the node with one sentence if tried here; the thread starts anew.
         self._simulation.step()
         self._simulation.close()
         self._images = self.create_publisher(Image, "image", qos_profile_sensor_data)
         self._camera_infos = self.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
         self._led_states = self.create_publisher(JointState, "led_states", QoSProfile(depth=LED_QUEUE))
         self._ground_truth = self.create_publisher(PoseStamped, "ground_truth", QoSProfile(depth=LED_QUEUE))
-        self._clock = self.create_publisher(Clock, "/clock", QoSProfile(depth=1)) if parameters.publish_clock else None
+        self._clock_publisher = (
+            self.create_publisher(Clock, "/clock", QoSProfile(depth=1)) if parameters.publish_clock else None
+        )
         self._camera_info = self._make_camera_info()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="simulation")
@@ -87,12 +89,12 @@ class SimulatorNode(Node):
         """Sleep until a time of the clock, saying meanwhile what the LEDs still show and what time it is."""
         next_keep_alive = time.time_ns() + KEEP_ALIVE_NS
         while (now := time.time_ns()) < target_ns and not self._stopping.is_set():
-            if self._clock is not None:
-                self._clock.publish(Clock(clock=stamp_from_ns(now)))
+            if self._clock_publisher is not None:
+                self._clock_publisher.publish(Clock(clock=stamp_from_ns(now)))
             if now >= next_keep_alive:
                 self._publish_leds(now, held)
                 next_keep_alive = now + KEEP_ALIVE_NS
-            tick = CLOCK_PERIOD_NS if self._clock is not None else KEEP_ALIVE_NS
+            tick = CLOCK_PERIOD_NS if self._clock_publisher is not None else KEEP_ALIVE_NS
             self._stopping.wait(min(target_ns - now, tick) / 1e9)
 
     def _publish_leds(self, stamp: int, states: np.ndarray) -> None:
@@ -104,12 +106,12 @@ class SimulatorNode(Node):
     def _publish_frame(self, frame: Frame, stamp: int) -> None:
         """The picture and, after it, that the LEDs were the same at its stamp."""
         header = Header(stamp=stamp_from_ns(stamp), frame_id=self.parameters.camera_frame)
-        if self._clock is not None:
-            self._clock.publish(Clock(clock=header.stamp))
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(Clock(clock=header.stamp))
         self._camera_info.header = header
         self._camera_infos.publish(self._camera_info)
         self._images.publish(message_from_rgb(frame.rgb, header))
-        if frame.valid.any() and frame.valid[0]:
+        if frame.valid[:1].any():
             message = PoseStamped(header=header)
             position, orientation = message.pose.position, message.pose.orientation
             position.x, position.y, position.z = frame.poses[0, :3].tolist()

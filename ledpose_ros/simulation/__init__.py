@@ -6,6 +6,6 @@ import os
 # MuJoCo reads it when first imported; EGL renders without a display.
 os.environ.setdefault("MUJOCO_GL", "egl")
 
-from .simulator import Frame, Simulation  # noqa: E402
+from .simulator import Frame, Simulation
 
 __all__ = ["Frame", "Simulation"]

@@ -6,121 +6,133 @@ A planar pose is (x, y, yaw) in the room's frame, metres and radians.
 
 import numpy as np
 
+from ..errors import LedposeError
+from .parts import heading
 from .room import Room
 
-ROBOT_RADIUS = 0.24
-"""Radius [m] of the disc a robot keeps free of furniture."""
+CLEARANCE = 0.24
+"""Radius [m] of the disc that a robot keeps free of furniture."""
+
+ROBOT_GAP = 0.45
+"""Distance [m] between two robots' centres below which neither comes any closer."""
+
+NEAREST, FARTHEST = 0.46, 4.2
+"""Range [m] of horizontal distances from the camera that peers drive to."""
 
 TIME_STEP = 0.02
 
 
-def wrap(angle: float) -> float:
-    return float((angle + np.pi) % (2 * np.pi) - np.pi)
-
-
 class Drive:
-    """One robot that chases goals; `pose` (3,) and `velocity` (3,), both in the room's frame."""
+    """One robot that chases its `goal`; `pose` and `velocity` (3,) in the room's frame."""
 
     def __init__(self, pose: np.ndarray, speed: float, turn_rate: float, acceleration: float):
         self.pose, self.velocity, self.goal = pose.copy(), np.zeros(3), pose.copy()
-        self.limits = np.array([speed, turn_rate])
-        self.accelerations = np.array([acceleration, 4 * acceleration])
+        self.speed, self.turn_rate = speed, turn_rate
+        self.acceleration, self.turn_acceleration = acceleration, 4 * acceleration
 
     @property
     def has_arrived(self) -> bool:
-        error = self.goal - self.pose
-        return bool(np.hypot(error[0], error[1]) < 0.08 and abs(wrap(error[2])) < 0.15)
+        error = self._error()
+        return bool(np.hypot(error[0], error[1]) < 0.08 and abs(error[2]) < 0.15)
+
+    def accelerate(self, seconds: float) -> np.ndarray:
+        """Change the velocity towards the goal; return the pose (3,) to which it leads after `seconds`."""
+        error = self._error()
+        self.velocity[:2] = _approach(
+            self.velocity[:2], error[:2], self.speed, self.acceleration, self.acceleration * seconds
+        )
+        self.velocity[2:] = _approach(
+            self.velocity[2:],
+            error[2:],
+            self.turn_rate,
+            self.turn_acceleration,
+            self.turn_acceleration * seconds,
+        )
+        return self.pose + self.velocity * seconds
 
     def stop(self) -> None:
         """Give the goal up and stand still (before a collision)."""
         self.velocity[:] = 0
         self.goal = self.pose.copy()
 
-    def advance(self, seconds: float) -> np.ndarray:
-        """Accelerate towards the goal for `seconds`; return the pose reached (not yet taken)."""
+    def _error(self) -> np.ndarray:
         error = self.goal - self.pose
-        error[2] = wrap(error[2])
-        wanted = np.concatenate(
-            [
-                _bounded(error[:2], np.hypot(error[0], error[1]), self.limits[0], self.accelerations[0]),
-                _bounded(error[2:], abs(error[2]), self.limits[1], self.accelerations[1]),
-            ]
-        )
-        change = wanted - self.velocity
-        for part, limit in ((slice(0, 2), self.accelerations[0]), (slice(2, 3), self.accelerations[1])):
-            size = np.linalg.norm(change[part])
-            if size > limit * seconds:
-                change[part] *= limit * seconds / size
-        self.velocity += change
-        return self.pose + self.velocity * seconds
+        error[2] = (error[2] + np.pi) % (2 * np.pi) - np.pi
+        return error
 
 
-def _bounded(error: np.ndarray, size: float, limit: float, acceleration: float) -> np.ndarray:
-    """The velocity towards a goal from which one can still stop there."""
-    return error / max(size, 1e-9) * min(limit, np.sqrt(1.5 * acceleration * size))
+def _approach(
+    velocity: np.ndarray, error: np.ndarray, limit: float, acceleration: float, most_change: float
+) -> np.ndarray:
+    """The next velocity: towards a goal `error` away, at a speed from which one can stop there."""
+    size = float(np.linalg.norm(error))
+    wanted = error / max(size, 1e-9) * min(limit, np.sqrt(1.5 * acceleration * size))
+    change = wanted - velocity
+    return velocity + change * min(1.0, most_change / max(float(np.linalg.norm(change)), 1e-9))
 
 
 class Choreography:
     """The observer and its peers driving in one room without touching furniture or each other.
 
-    Goals of the peers are drawn in the observer's view: distance log-uniform over 0.5 to 4.2 m, uniform across
-    the picture and a little beyond its edges, any heading.
+    Goals of the peers are drawn in the observer's view: distance log-uniform, uniform across the picture and
+    a little beyond its edges, any heading. The observer stays near its start, or stands.
     """
 
-    def __init__(self, room: Room, observer: np.ndarray, peers: int, half_view: float, rng: np.random.Generator):
-        self.room, self.rng, self.half_view = room, rng, half_view
-        moving = rng.random() < 0.7
-        self.observer = Drive(observer, 0.25 if moving else 0.0, 0.35 if moving else 0.0, 0.4)
-        self.anchor = observer.copy()
+    def __init__(
+        self, room: Room, observer: np.ndarray, peers: int, half_view: float, rng: np.random.Generator
+    ):
+        self.room, self.half_view, self.rng = room, half_view, rng
+        self.start = observer.copy()
+        moves = rng.random() < 0.7
+        self.observer = Drive(observer, speed=0.25 * moves, turn_rate=0.35 * moves, acceleration=0.4)
         self.peers: list[Drive] = []
         for _ in range(peers):
-            start = self._goal_in_view(None)
-            if start is None:
-                raise RuntimeError("no free place for a robot")
-            self.peers.append(Drive(start, rng.uniform(0.3, 1.0), rng.uniform(0.8, 2.5), rng.uniform(0.6, 2.0)))
+            pose = self._draw_pose_in_view(tries=2000)
+            if pose is None:
+                raise LedposeError(f"there is no free place for {peers} peers in the room: simulate fewer")
+            speed, turn_rate, acceleration = rng.uniform((0.3, 0.8, 0.6), (1.0, 2.5, 2.0))
+            self.peers.append(Drive(pose, speed, turn_rate, acceleration))
 
     def advance(self, seconds: float) -> None:
         """Let everybody drive for `seconds`."""
         steps = max(1, round(seconds / TIME_STEP))
         for _ in range(steps):
-            self._step(seconds / steps)
+            self._choose_goals(seconds / steps)
+            self._drive(seconds / steps)
 
-    def _step(self, seconds: float) -> None:
+    def _choose_goals(self, seconds: float) -> None:
+        """New goals for those who have arrived, after a pause: 1 s for the observer, 0.4 s for peers."""
         if self.observer.has_arrived and self.rng.random() < seconds / 1.0:
-            self.observer.goal = self._observer_goal()
+            goal = self.start + self.rng.normal(0, (0.3, 0.3, 0.25))
+            if self.room.is_clear(self.observer.pose[:2], goal[:2], CLEARANCE):
+                self.observer.goal = goal
         for peer in self.peers:
             if peer.has_arrived and self.rng.random() < seconds / 0.4:
-                goal = self._goal_in_view(peer)
-                if goal is not None:
-                    peer.goal = goal
+                goal_in_view = self._draw_pose_in_view(peer)
+                if goal_in_view is not None:
+                    peer.goal = goal_in_view
+
+    def _drive(self, seconds: float) -> None:
         robots = [self.observer, *self.peers]
         for robot in robots:
-            reached = robot.advance(seconds)
-            gap = min((np.hypot(*(reached - other.pose)[:2]) for other in robots if other is not robot), default=np.inf)
-            now = min((np.hypot(*(robot.pose - other.pose)[:2]) for other in robots if other is not robot), default=np.inf)
-            if gap < 0.45 and gap < now:
+            reached = robot.accelerate(seconds)
+            others = [other.pose[:2] for other in robots if other is not robot]
+            gap = min((np.linalg.norm(reached[:2] - other) for other in others), default=np.inf)
+            gap_before = min((np.linalg.norm(robot.pose[:2] - other) for other in others), default=np.inf)
+            if gap < ROBOT_GAP and gap < gap_before:
                 robot.stop()
             else:
                 robot.pose = reached
 
-    def _observer_goal(self) -> np.ndarray:
-        for _ in range(10):
-            goal = self.anchor + np.array([*self.rng.normal(0, 0.3, 2), self.rng.normal(0, 0.25)])
-            if self.room.is_clear(self.observer.pose[:2], goal[:2], ROBOT_RADIUS):
-                return goal
-        return self.observer.pose.copy()
-
-    def _goal_in_view(self, peer: Drive | None) -> np.ndarray | None:
-        """A free planar pose before the observer, straight reachable for `peer`; None when none is found."""
-        x, y, yaw = self.observer.pose
-        for _ in range(60):
-            distance = 0.5 * 8.4 ** self.rng.random()
-            azimuth = yaw + np.arctan(self.rng.uniform(-1.02, 1.02) * np.tan(self.half_view))
-            spot = np.array([x + distance * np.cos(azimuth), y + distance * np.sin(azimuth)])
-            if not self.room.is_free(spot, ROBOT_RADIUS) or any(
-                np.hypot(*(spot - other.goal[:2])) < 0.5 for other in self.peers if other is not peer
-            ):
+    def _draw_pose_in_view(self, peer: Drive | None = None, tries: int = 60) -> np.ndarray | None:
+        """A free planar pose (3,) in view, where `peer` can drive straight; None when none is found."""
+        for _ in range(tries):
+            distance = NEAREST * (FARTHEST / NEAREST) ** self.rng.random()
+            across = self.rng.uniform(-1.02, 1.02) * np.tan(self.half_view)
+            spot = self.observer.pose[:2] + distance * heading(self.observer.pose[2] + np.arctan(across))
+            others = [other.goal[:2] for other in self.peers if other is not peer]
+            if any(np.linalg.norm(spot - other) < ROBOT_GAP + 0.05 for other in others):
                 continue
-            if peer is None or self.room.is_clear(peer.pose[:2], spot, ROBOT_RADIUS):
+            if self.room.is_clear(spot if peer is None else peer.pose[:2], spot, CLEARANCE):
                 return np.array([*spot, self.rng.uniform(-np.pi, np.pi)])
         return None

@@ -30,21 +30,23 @@ class Lens:
         level = np.linspace(0, 1, LEVELS)
         self.to_display = (level ** (1 / GAMMA)).astype(np.float32)
         # Shot noise grows as the square root of the light, read noise is constant.
-        self.to_sigma = (rng.uniform(0.002, 0.02) + rng.uniform(0.002, 0.015) * np.sqrt(level)).astype(np.float32)
+        self.to_sigma = (rng.uniform(0.002, 0.02) + rng.uniform(0.002, 0.015) * np.sqrt(level)).astype(
+            np.float32
+        )
         self.grain = rng.standard_normal((height + 64, width + 64, 3), dtype=np.float32)
 
     def expose(self, rgb: np.ndarray, glow: np.ndarray | None, motion: np.ndarray) -> np.ndarray:
         """The picture (H, W, 3) uint8 of a rendered one.
 
-        `glow` (H, W, 3) float32 is light added by LEDs in linear units (1 = white); `motion` (2,) [px] how far the
-        picture moved while the shutter was open.
+        `glow` (H, W, 3) float32 is light added by LEDs in linear units (1 = white); `motion` (2,) [px] is how
+        far the picture moved while the shutter was open.
         """
         linear = _TO_LINEAR[rgb]
         if self.gain is None:  # Automatic exposure settles on the scene's first picture.
             self.gain = float(min(self.brightness**GAMMA / max(np.median(linear[::4, ::4]), 0.02), 12.0))
-        linear *= self.vignette * (self.white_balance * self.gain)
+        linear = linear * (self.vignette * (self.white_balance * self.gain))
         if glow is not None:
-            linear += glow * self.glare
+            linear = linear + self.glare * glow
         np.minimum(linear, 1, out=linear)
         linear = _smear(linear, motion)
         linear = cv2.GaussianBlur(linear, (0, 0), self.sharpness)
@@ -84,7 +86,10 @@ def draw_ring(glow: np.ndarray, outline: np.ndarray, seen: float, colour: np.nda
     mask = np.zeros(((high[1] - low[1]) * fine, (high[0] - low[0]) * fine), np.uint8)
     points = np.round(((outline - low + 0.5) * fine - 0.5) * 16).astype(np.int32)
     cv2.polylines(mask, [points[:, None]], True, (255,), max(1, round(tube * fine)), cv2.LINE_AA, 4)
-    core = cv2.resize(mask, None, fx=1 / fine, fy=1 / fine, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    core = (
+        cv2.resize(mask, None, fx=1 / fine, fy=1 / fine, interpolation=cv2.INTER_AREA).astype(np.float32)
+        / 255
+    )
     core *= seen * min(1.0, tube * fine)
     near = cv2.GaussianBlur(core, (0, 0), 0.7 + 0.05 * span)
     far = cv2.GaussianBlur(core, (0, 0), 1.5 + 0.35 * span)

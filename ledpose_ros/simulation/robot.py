@@ -5,26 +5,36 @@ Body frame: origin at the base centre, `BASE_HEIGHT` above the floor, x forward,
 0.32 x 0.24 x 0.27 m. The turret's blaster and the antennas tell front from back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
+from .parts import ALONG_X, UPRIGHT_Y, box, capsule, cylinder, mesh, sphere, yaw_turn
 from .textures import random_colour
 
 BASE_HEIGHT = 0.1
 """Height [m] of the body frame's origin above the floor."""
 
 WHEEL_RADIUS = 0.05
+WHEELS = ((0.1, 0.1), (0.1, -0.1), (-0.1, 0.1), (-0.1, -0.1))
+"""Places (x, y) [m] of the wheels in the body frame."""
 
-LED_CENTRES = np.array([[0.163, 0.0, -0.047], [0.0, 0.119, -0.05], [-0.163, 0.0, -0.047], [0.0, -0.119, -0.05]])
+LED_CENTRES = np.array(
+    [[0.163, 0.0, -0.047], [0.0, 0.119, -0.05], [-0.163, 0.0, -0.047], [0.0, -0.119, -0.05]]
+)
 """Centres (K, 3) [m] of the light rings in the body frame: front, left, back, right."""
+
+LED_TUBE = 0.0065
+"""Thickness [m] of the light rings."""
 
 BODY_POINTS = np.array(
     [
         *([x, y, -0.05] for x in (-0.1, 0.1) for y in (-0.1, 0.1)),
         [0.15, 0, -0.05], [-0.15, 0, -0.05], [0, 0.1, -0.05], [0, -0.1, -0.05],
-        [0, 0, -0.01], [-0.03, 0, 0.1], [-0.02, 0.06, 0.1], [-0.02, -0.06, 0.1], [-0.03, 0, 0.145], [0.1, 0, 0.095],
+        [0, 0, -0.01], [-0.03, 0, 0.1], [-0.02, 0.06, 0.1], [-0.02, -0.06, 0.1], [-0.03, 0, 0.145],
+        [0.1, 0, 0.095],
     ]
 )  # fmt: skip
 """Points (14, 3) [m] spread over the body: how many are seen tells how much of it is."""
@@ -80,24 +90,27 @@ class RobotLook:
         )
 
 
-def ring_outline(points: int = 24) -> np.ndarray:
+def ring_outline(points: int) -> np.ndarray:
     """The light ring's centre line (points, 2) [m]: a stadium 0.050 wide and 0.024 high."""
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     return np.stack([0.013 * np.sign(np.cos(angle)) + 0.012 * np.cos(angle), 0.012 * np.sin(angle)], 1)
 
 
-def led_ring_points(points: int = 24) -> np.ndarray:
-    """Centre lines (K, points, 3) [m] of the four light rings in the body frame."""
+def led_outward() -> np.ndarray:
+    """Unit vectors (K, 3) out of the chassis at the LEDs, in the body frame."""
+    horizontal = LED_CENTRES * (1, 1, 0)
+    return horizontal / np.linalg.norm(horizontal, axis=1, keepdims=True)
+
+
+def led_rings(scale: np.ndarray, points: int = 24) -> np.ndarray:
+    """Centre lines (K, points, 3) [m] of the light rings in the body frame of a robot of this `scale`."""
     outline = ring_outline(points)
-    rings = []
-    for centre in LED_CENTRES:
-        outward = np.array([centre[0], centre[1], 0]) / np.hypot(centre[0], centre[1])
-        across = np.cross([0, 0, 1], outward)
-        rings.append(centre + outline[:, :1] * across + outline[:, 1:] * np.array([0, 0, 1]))
-    return np.array(rings)
+    across = np.cross([0, 0, 1], led_outward())
+    flat = outline[:, :1] * across[:, None] + outline[:, 1:] * np.array([0, 0, 1])
+    return (LED_CENTRES * scale)[:, None] + flat
 
 
-def _extrude(profile: list[tuple[float, float]], half_width: float, bevel: float = 0.0) -> np.ndarray:
+def _extrude(profile: Sequence[tuple[float, float]], half_width: float, bevel: float) -> np.ndarray:
     """Vertices of a convex solid: an x-z profile drawn out along y, its rims pulled in by `bevel`."""
     points = np.array(profile)
     middle = points.mean(0)
@@ -107,9 +120,9 @@ def _extrude(profile: list[tuple[float, float]], half_width: float, bevel: float
     return np.array(outer + rims)
 
 
-def _ring_mesh(radius: float = 0.0032, sides: int = 6) -> tuple[np.ndarray, np.ndarray]:
+def _ring_mesh(sides: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """A tube round `ring_outline` in the y-z plane: vertices (n, 3), faces (m, 3)."""
-    outline = ring_outline(20)
+    outline, radius = ring_outline(20), LED_TUBE / 2
     count = len(outline)
     tangent = np.roll(outline, -1, 0) - np.roll(outline, 1, 0)
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
@@ -126,27 +139,38 @@ def _ring_mesh(radius: float = 0.0032, sides: int = 6) -> tuple[np.ndarray, np.n
     return vertices, np.array(faces)
 
 
-_MESHES = {
-    "hull": _extrude(
-        [(0.16, -0.035), (0.163, -0.06), (0.145, -0.083), (-0.145, -0.083), (-0.163, -0.06), (-0.16, -0.035),
-         (-0.135, -0.01), (0.135, -0.01)], 0.076, 0.008),
-    "deck": _extrude([(0.1, -0.008), (-0.1, -0.008), (-0.105, 0.004), (-0.06, 0.014), (0.06, 0.014), (0.105, 0.004)], 0.068, 0.006),
-    "yoke": _extrude([(0.01, 0.012), (-0.05, 0.012), (-0.085, 0.07), (-0.07, 0.115), (-0.03, 0.12), (-0.005, 0.09)], 0.008, 0.002),
-    "head": _extrude([(0.045, -0.02), (-0.05, -0.035), (-0.06, 0.02), (-0.04, 0.035), (0.045, 0.03)], 0.034, 0.006),
-    "roof": _extrude([(0.05, 0.032), (0.03, 0.05), (-0.06, 0.056), (-0.085, 0.042), (-0.075, 0.026), (0.03, 0.026)], 0.046, 0.01),
-}  # fmt: skip
+# The body's convex parts by their side view (x, z), front to the right [m], their half width and bevel.
+_HULL = ((0.16, -0.035), (0.163, -0.06), (0.145, -0.083), (-0.145, -0.083), (-0.163, -0.06), (-0.16, -0.035),
+         (-0.135, -0.01), (0.135, -0.01))  # fmt: skip
+_DECK = ((0.1, -0.008), (-0.1, -0.008), (-0.105, 0.004), (-0.06, 0.014), (0.06, 0.014), (0.105, 0.004))
+_YOKE = ((0.01, 0.012), (-0.05, 0.012), (-0.085, 0.07), (-0.07, 0.115), (-0.03, 0.12), (-0.005, 0.09))
+_HEAD = ((0.045, -0.02), (-0.05, -0.035), (-0.06, 0.02), (-0.04, 0.035), (0.045, 0.03))
+_ROOF = ((0.05, 0.032), (0.03, 0.05), (-0.06, 0.056), (-0.085, 0.042), (-0.075, 0.026), (0.03, 0.026))
+_SOLIDS = {
+    "hull": _extrude(_HULL, 0.076, 0.008),
+    "deck": _extrude(_DECK, 0.068, 0.006),
+    "yoke": _extrude(_YOKE, 0.008, 0.002),
+    "head": _extrude(_HEAD, 0.034, 0.006),
+    "roof": _extrude(_ROOF, 0.046, 0.01),
+}
 
 
 def add_robot_assets(spec: mujoco.MjSpec, look: RobotLook) -> None:
     """Meshes and materials that all robots of a scene share."""
-    for name, vertices in _MESHES.items():
+    for name, vertices in _SOLIDS.items():
         spec.add_mesh(name=name, uservert=vertices.ravel(), scale=look.scale)
     vertices, faces = _ring_mesh()
-    spec.add_mesh(name="ring", uservert=vertices.ravel(), userface=faces.ravel(),
-                  inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL)  # fmt: skip
+    spec.add_mesh(
+        name="ring",
+        uservert=vertices.ravel(),
+        userface=faces.ravel(),
+        inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
+    )
 
     def material(name: str, colour: np.ndarray, emission: float = 0.0, specular: float = 0.3) -> None:
-        spec.add_material(name=name, rgba=[*colour, 1], emission=emission, specular=specular, shininess=look.shininess)
+        spec.add_material(
+            name=name, rgba=[*colour, 1], emission=emission, specular=specular, shininess=look.shininess
+        )
 
     material("shell", look.shell)
     material("dark", look.dark)
@@ -157,86 +181,82 @@ def add_robot_assets(spec: mujoco.MjSpec, look: RobotLook) -> None:
     material("lens", np.full(3, 0.02), specular=1.0)
     material("led_off", look.shell * 0.55, specular=0.6)
     material("led_on", 0.15 + 0.85 * look.led_colour, emission=1.0)
-    for k in range(3):
-        spec.add_material(name=f"contact{k}", rgba=[0, 0, 0, 0.22])
+    spec.add_material(name="contact", rgba=[0, 0, 0, 0.22])
 
 
 def add_robot(spec: mujoco.MjSpec, name: str, look: RobotLook) -> None:
-    """Add a robot as mocap body `name`; its LED geoms are called `name/led0` .. `name/led3`."""
+    """Add a robot as mocap body `name`.
+
+    Its LEDs are the geoms `name/led0` .. `name/led3`, its wheels turn about the joints `name/axle0` ..
+    `name/axle3`, in the order of `WHEELS`.
+    """
     body = spec.worldbody.add_body(name=name, mocap=True)
-    size = look.scale
-
-    def geom(kind: str, material: str, pos=(0, 0, 0), extent=(0, 0, 0), parent=body, **more) -> None:
-        shape = getattr(mujoco.mjtGeom, f"mjGEOM_{kind.upper()}")
-        parent.add_geom(type=shape, material=material, pos=np.multiply(pos, size), size=extent, **more)
-
-    def mesh(which: str, material: str, pos=(0, 0, 0), parent=body, **more) -> None:
-        geom("mesh", material, pos, parent=parent, meshname=which, **more)
-
-    mesh("hull", "shell")
-    mesh("deck", "dark")
-    geom("box", "shell", (0, 0, -0.052), (0.048, 0.116, 0.026))
-    geom("cylinder", "dark", (-0.01, 0, 0.016), (0.045, 0.006, 0))
+    mesh(body, "shell", "hull")
+    mesh(body, "dark", "deck")
+    box(body, "shell", (0, 0, -0.052), (0.048, 0.116, 0.026))
+    cylinder(body, "dark", (-0.01, 0, 0.016), 0.045, 0.006)
     if look.has_accents:
-        geom("box", "accent", (0.152, 0.055, -0.045), (0.012, 0.012, 0.018))
-        geom("box", "accent", (0.152, -0.055, -0.045), (0.012, 0.012, 0.018))
-
-    for x in (0.1, -0.1):
-        for side in (1, -1):
-            wheel = body.add_body(name=f"{name}/wheel{x}{side}", pos=np.array([x, side * 0.1, -0.05]) * size)
-            wheel.add_joint(name=f"{name}/axle{x}{side}", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 1, 0])
-            upright: dict = {"quat": [np.sqrt(0.5), np.sqrt(0.5), 0, 0], "parent": wheel}
-            geom("cylinder", "tyre", extent=(0.042, 0.018, 0), **upright)
-            geom("cylinder", "rim", extent=(0.027, 0.0225, 0), **upright)
-            geom("cylinder", "dark", extent=(0.018, 0.0232, 0), **upright)
-            lean = side * np.sign(x)
-            for angle in np.arange(9) * 2 * np.pi / 9:
-                middle = 0.041 * np.array([np.cos(angle), 0, np.sin(angle)])
-                along = np.array([-np.sin(angle) * lean, 1.1, np.cos(angle) * lean])
-                reach = 0.024 * along / np.linalg.norm(along)
-                wheel.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, material="tyre", size=[0.0092, 0, 0], castshadow=False,
-                               fromto=np.concatenate([middle - reach, middle + reach]))  # fmt: skip
-
-    turret = body.add_body(name=f"{name}/turret", quat=_yaw_quaternion(look.turret_yaw))
-    for y in (0.05, -0.05):
-        mesh("yoke", "dark", (0, y, 0), parent=turret)
-    geom("box", "dark", (-0.02, 0, 0.022), (0.024, 0.055, 0.007), parent=turret)
-    half = look.turret_pitch / 2
-    head = turret.add_body(name=f"{name}/head", pos=np.array([-0.02, 0, 0.1]) * size, quat=[np.cos(half), 0, np.sin(half), 0])
-    across = {"quat": [np.sqrt(0.5), np.sqrt(0.5), 0, 0], "parent": head}
-    for side in (1, -1):
-        geom("cylinder", "shell", (0, side * 0.062, 0), (0.027, 0.014, 0), **across)
-        geom("box", "dark", (0, side * 0.082, 0), (0.012, 0.008, 0.006), parent=head)
-    mesh("head", "dark", parent=head)
-    mesh("roof", "light", parent=head)
-    geom("box", "dark", (0.055, 0, 0.026), (0.012, 0.022, 0.009), parent=head)
-    geom("sphere", "lens", (0.066, 0, 0.026), (0.006, 0, 0), parent=head)
-    lying = {"quat": [np.sqrt(0.5), 0, np.sqrt(0.5), 0], "parent": head}
-    geom("cylinder", "dark", (0.1, 0, -0.006), (0.0105, 0.05, 0), **lying)
-    geom("cylinder", "tyre", (0.145, 0, -0.006), (0.013, 0.012, 0), **lying)
-    geom("box", "dark", (0.05, 0, -0.006), (0.02, 0.024, 0.018), parent=head)
-    for side in (1, -1):
-        foot, tip = np.array([-0.06, side * 0.026, 0.04]), np.array([-0.072, side * 0.034, 0.125])
-        head.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, material="light", size=[0.0042, 0, 0],
-                      fromto=np.concatenate([foot, tip]) * np.tile(size, 2))  # fmt: skip
-
+        for y in (-0.055, 0.055):
+            box(body, "accent", (0.152, y, -0.045), (0.012, 0.012, 0.018))
+    for k, (x, y) in enumerate(WHEELS):
+        wheel = body.add_body(pos=np.array([x, y, WHEEL_RADIUS - BASE_HEIGHT]) * look.scale)
+        wheel.add_joint(name=f"{name}/axle{k}", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 1, 0])
+        _add_wheel_parts(wheel, lean=np.sign(x * y))
+    _add_turret(body, look)
     for k, centre in enumerate(LED_CENTRES):
-        yaw = np.arctan2(centre[1], centre[0])
-        body.add_geom(name=f"{name}/led{k}", type=mujoco.mjtGeom.mjGEOM_MESH, meshname="ring", material="led_off",
-                      pos=centre * size, quat=_yaw_quaternion(yaw))  # fmt: skip
+        turn = yaw_turn(np.arctan2(centre[1], centre[0]))
+        mesh(body, "led_off", "ring", centre * look.scale, turn, name=f"{name}/led{k}")
     for k, reach in enumerate((0.8, 1.0, 1.2)):
-        geom("ellipsoid", f"contact{k}", (0, 0, (0.0015 + 0.0005 * k - BASE_HEIGHT) / size[2]),
-             (0.15 * reach, 0.11 * reach, 0.0004), group=CONTACT_SHADOW_GROUP, castshadow=False)  # fmt: skip
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_ELLIPSOID,
+            material="contact",
+            pos=[0, 0, 0.0015 + 0.0005 * k - BASE_HEIGHT],
+            size=[0.15 * reach, 0.11 * reach, 0.0004],
+            group=CONTACT_SHADOW_GROUP,
+            castshadow=False,
+        )
 
 
-def add_observer(spec: mujoco.MjSpec, look: RobotLook, camera_height: float, fovy: float) -> None:
-    """The robot that carries the camera: a coarse body that only casts a shadow, and the camera before it."""
+def _add_wheel_parts(wheel, lean: float) -> None:
+    """A mecanum wheel round its y axis; its rollers lean by 45 degrees to the side of `lean`'s sign."""
+    cylinder(wheel, "tyre", (0, 0, 0), 0.042, 0.018, UPRIGHT_Y)
+    cylinder(wheel, "rim", (0, 0, 0), 0.027, 0.0225, UPRIGHT_Y)
+    cylinder(wheel, "dark", (0, 0, 0), 0.018, 0.0232, UPRIGHT_Y)
+    for angle in np.arange(9) * 2 * np.pi / 9:
+        middle = 0.041 * np.array([np.cos(angle), 0, np.sin(angle)])
+        along = np.array([-np.sin(angle) * lean, 1.1, np.cos(angle) * lean])
+        reach = 0.024 * along / np.linalg.norm(along)
+        capsule(wheel, "tyre", middle - reach, middle + reach, 0.0092, castshadow=False)
+
+
+def _add_turret(body, look: RobotLook) -> None:
+    """The yoke, and between its arms the head with blaster, camera, roof and antennas."""
+    turret = body.add_body(quat=yaw_turn(look.turret_yaw))
+    for y in (-0.05, 0.05):
+        mesh(turret, "dark", "yoke", (0, y * look.scale[1], 0))
+    box(turret, "dark", (-0.02, 0, 0.022), (0.024, 0.055, 0.007))
+    pitch = look.turret_pitch / 2
+    head = turret.add_body(
+        pos=np.array([-0.02, 0, 0.1]) * look.scale, quat=[np.cos(pitch), 0, np.sin(pitch), 0]
+    )
+    mesh(head, "dark", "head")
+    mesh(head, "light", "roof")
+    for side in (-1, 1):
+        cylinder(head, "shell", (0, side * 0.062, 0), 0.027, 0.014, UPRIGHT_Y)
+        box(head, "dark", (0, side * 0.082, 0), (0.012, 0.008, 0.006))
+        capsule(head, "light", (-0.06, side * 0.026, 0.04), (-0.072, side * 0.034, 0.125), 0.0042)
+    box(head, "dark", (0.055, 0, 0.026), (0.012, 0.022, 0.009))
+    sphere(head, "lens", (0.066, 0, 0.026), 0.006)
+    box(head, "dark", (0.05, 0, -0.006), (0.02, 0.024, 0.018))
+    cylinder(head, "dark", (0.1, 0, -0.006), 0.0105, 0.05, ALONG_X)
+    cylinder(head, "tyre", (0.145, 0, -0.006), 0.013, 0.012, ALONG_X)
+
+
+def add_observer(spec: mujoco.MjSpec, camera_height: float, fovy: float) -> None:
+    """The robot that carries the camera: mocap body `observer`, coarse, for it is seen by its shadow only."""
     body = spec.worldbody.add_body(name="observer", mocap=True)
-    for pos, extent in (((-0.2, 0, -0.05), (0.15, 0.11, 0.045)), ((-0.15, 0, 0.08), (0.06, 0.06, 0.08))):
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, material="shell", pos=pos, size=extent)
+    box(body, "shell", (-0.2, 0, -0.05), (0.15, 0.11, 0.045))
+    box(body, "shell", (-0.15, 0, 0.08), (0.06, 0.06, 0.08))
     # A MuJoCo camera looks along its -z with y up: x of the picture is the body's -y.
-    body.add_camera(name="camera", pos=[0, 0, camera_height - BASE_HEIGHT], fovy=fovy, quat=[0.5, 0.5, -0.5, -0.5])
-
-
-def _yaw_quaternion(yaw: float) -> list[float]:
-    return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
+    turn = [0.5, 0.5, -0.5, -0.5]
+    body.add_camera(name="camera", pos=[0, 0, camera_height - BASE_HEIGHT], fovy=fovy, quat=turn)

@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import LedposeError
 from ..leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ..recording import RecordingInfo
-from .scene import FOCAL_LENGTH, Scene
+from .scene import Scene, camera_matrix
 
 LED_HOLD_NS = 150_000_000
 """Shortest time [ns] for which an LED keeps its state."""
@@ -40,13 +40,22 @@ class Frame:
 class Simulation:
     """Pictures of scene after scene, a pure function of the arguments.
 
-    A scene (room, robots, light, camera) lasts `scene_frames` pictures, `rate` a second; stamps start at 0 and
-    leave a gap between scenes. A share `absent` of the scenes has no peer. `first_scene` starts later in the
-    same sequence: that is how several processes share one recording. LEDs change half-way between pictures.
+    A scene (room, robots, light, camera) lasts `scene_frames` pictures, `rate` a second; stamps start near 0
+    and leave a gap between scenes. A share `absent` of the scenes has no peer. LEDs change half-way between
+    two pictures. `first_scene` starts later in the same sequence: so several processes share one recording.
     """
 
-    def __init__(self, seed: int, width: int = 640, height: int = 360, peers: int = 1, absent: float = 0.0,
-                 rate: float = 30.0, scene_frames: int = 40, first_scene: int = 0):  # fmt: skip
+    def __init__(
+        self,
+        seed: int,
+        width: int = 640,
+        height: int = 360,
+        peers: int = 1,
+        absent: float = 0.0,
+        rate: float = 30.0,
+        scene_frames: int = 40,
+        first_scene: int = 0,
+    ):
         if peers < 1 or not 0 <= absent <= 1 or rate <= 0 or min(width, height) < 32:
             raise LedposeError(
                 f"cannot simulate peers={peers}, absent={absent}, rate={rate}, size {width}x{height}: "
@@ -61,12 +70,11 @@ class Simulation:
     @property
     def info(self) -> RecordingInfo:
         """The camera and the LEDs, as a recording describes them."""
-        focal = FOCAL_LENGTH * self.width
         return RecordingInfo(
             led_names=DEFAULT_LED_NAMES,
             led_directions=DEFAULT_LED_DIRECTIONS,
             camera_frame="camera_optical_frame",
-            K=np.array([[focal, 0, self.width / 2], [0, focal, self.height / 2], [0, 0, 1]]),
+            K=camera_matrix(self.width, self.height),
             D=np.zeros(5),
             distortion_model="plumb_bob",
             width=self.width,
@@ -79,7 +87,7 @@ class Simulation:
             self.close()
             self.scene_index += 1
         if self.scene is None:
-            self._enter_scene()
+            self.scene = self._enter_scene()
         else:
             self.scene.advance(self.period_ns / 1e9)
             self.stamp_ns += self.period_ns
@@ -100,20 +108,21 @@ class Simulation:
             self.scene.close()
             self.scene = None
 
-    def _enter_scene(self) -> None:
+    def _enter_scene(self) -> Scene:
         self.rng = np.random.default_rng((self.seed, self.scene_index))
-        is_empty = self.rng.random() < self.absent
-        self.scene = Scene(self.rng, self.width, self.height, 0 if is_empty else self.peers)
         self.frame_index = 0
         span_ns = self.scene_frames * self.period_ns + SCENE_GAP_NS
         self.stamp_ns = SCENE_GAP_NS + self.scene_index * span_ns
         leds = (self.peers, len(DEFAULT_LED_NAMES))
         self.led_states = self.rng.integers(0, 2, leds).astype(np.float32)
         self.led_stamps = np.full(leds, self.stamp_ns - SCENE_GAP_NS // 2)
+        is_empty = self.rng.random() < self.absent
+        return Scene(self.rng, self.width, self.height, 0 if is_empty else self.peers)
 
     def _switch_leds(self, now_ns: int) -> None:
         """Let each LED that has held its state long enough change it, by chance, at `now_ns`."""
         probability = 1 - np.exp(-self.period_ns / 1e9 / LED_TIME_CONSTANT)
-        switches = (now_ns - self.led_stamps >= LED_HOLD_NS) & (self.rng.random(self.led_states.shape) < probability)
+        may_change = now_ns - self.led_stamps >= LED_HOLD_NS
+        switches = may_change & (self.rng.random(self.led_states.shape) < probability)
         self.led_states[switches] = 1 - self.led_states[switches]
         self.led_stamps[switches] = now_ns

@@ -10,15 +10,17 @@ Texture = np.ndarray
 Colour = np.ndarray
 
 
-def random_colour(rng: np.random.Generator, saturation: float = 0.4, low: float = 0.25, high: float = 0.9) -> Colour:
-    """An RGB colour (3,) in 0..1 of random hue, saturation up to the given one, mostly lower, value in low..high."""
+def random_colour(
+    rng: np.random.Generator, saturation: float = 0.4, low: float = 0.25, high: float = 0.9
+) -> Colour:
+    """An RGB colour (3,) in 0..1: random hue, saturation at most the given one, value in low..high."""
     hue = rng.normal(30, 15) % 360 if rng.random() < 0.4 else rng.uniform(0, 360)  # Rooms are mostly warm.
     hsv = np.array([[[hue, saturation * rng.random() ** 1.5, rng.uniform(low, high)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(float)
 
 
 def noise(rng: np.random.Generator, coarsest: int = 4, octaves: int = 5, fade: float = 0.55) -> np.ndarray:
-    """Multi-octave value noise (SIZE, SIZE) in 0..1 that tiles; `coarsest` cells across in the first octave."""
+    """Multi-octave value noise (SIZE, SIZE) in 0..1 that tiles; `coarsest` cells in the first octave."""
     total, weight = np.zeros((SIZE, SIZE), np.float32), 1.0
     for octave in range(octaves):
         cells = min(coarsest * 2**octave, SIZE)
@@ -33,6 +35,12 @@ def noise(rng: np.random.Generator, coarsest: int = 4, octaves: int = 5, fade: f
 def _blend(dark: Colour, light: Colour, amount: np.ndarray) -> Texture:
     rgb = dark + (light - dark) * amount[..., None]
     return (np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+
+def _pixel(colour: Colour) -> tuple[int, int, int]:
+    """A colour as OpenCV's drawing functions take it."""
+    red, green, blue = (int(255 * part) for part in colour)
+    return red, green, blue
 
 
 def plain(rng: np.random.Generator, colour: Colour) -> Texture:
@@ -79,7 +87,9 @@ def stripes(rng: np.random.Generator, colour: Colour) -> Texture:
 def checker(rng: np.random.Generator, colour: Colour) -> Texture:
     cell = SIZE // int(rng.choice([2, 4]))
     y, x = np.mgrid[:SIZE, :SIZE] // cell
-    first, second = (np.array([0.08] * 3), np.array([0.85] * 3)) if rng.random() < 0.5 else (random_colour(rng), colour)
+    first, second = (
+        (np.array([0.08] * 3), np.array([0.85] * 3)) if rng.random() < 0.5 else (random_colour(rng), colour)
+    )
     marble = 0.25 * np.abs(noise(rng, 3, 6, 0.7) - 0.5)
     return _blend(first, second, np.clip((x + y) % 2 + (0.5 - (x + y) % 2) * marble, 0, 1))
 
@@ -90,7 +100,7 @@ def tiles(rng: np.random.Generator, colour: Colour) -> Texture:
     tone = rng.random((count, count))[y.astype(int), x.astype(int)]
     width = rng.uniform(0.015, 0.04)
     rgb = _blend(colour * 0.8, colour, 0.4 * tone + 0.6 * noise(rng, 3, 6, 0.7))
-    rgb[(y % 1 < width) | (x % 1 < width)] = (random_colour(rng, 0.1, 0.1, 0.8) * 255).astype(np.uint8)
+    rgb[(y % 1 < width) | (x % 1 < width)] = _pixel(random_colour(rng, 0.1, 0.1, 0.8))
     return rgb
 
 
@@ -104,7 +114,9 @@ def wood(rng: np.random.Generator, colour: Colour) -> Texture:
     for k in range(count):
         ends = np.ones(SIZE, np.float32)
         ends[(shift[k] + np.arange(2)) % SIZE] = 0.2
-        shade[:, plank == k] = (np.roll(grain, shift[k], 0) * ends[:, None])[:, plank == k] * 0.6 + 0.4 * tone[k]
+        shade[:, plank == k] = (np.roll(grain, shift[k], 0) * ends[:, None])[
+            :, plank == k
+        ] * 0.6 + 0.4 * tone[k]
     edge = np.arange(SIZE) * count % SIZE < count * rng.uniform(1, 2)
     shade[:, edge] *= 0.4
     return _blend(colour * 0.45, colour, shade)
@@ -124,7 +136,7 @@ def poster(rng: np.random.Generator) -> Texture:
     """A framed picture: a background, a few shapes, sometimes a face-like oval."""
     rgb = _blend(random_colour(rng, 0.8), random_colour(rng, 0.8), noise(rng, 2, 4))
     for _ in range(int(rng.integers(2, 9))):
-        colour = tuple(int(c) for c in random_colour(rng, 1.0, 0.05, 1.0) * 255)
+        colour = _pixel(random_colour(rng, 1.0, 0.05, 1.0))
         centre = tuple(int(c) for c in rng.integers(0, SIZE, 2))
         axes = tuple(int(c) for c in rng.integers(SIZE // 16, SIZE // 3, 2))
         if rng.random() < 0.5:
@@ -134,13 +146,14 @@ def poster(rng: np.random.Generator) -> Texture:
     rgb = cv2.GaussianBlur(rgb, (0, 0), 3)
     frame = int(rng.integers(0, 20))
     if frame:
-        cv2.rectangle(rgb, (0, 0), (SIZE - 1, SIZE - 1), tuple(int(c) for c in random_colour(rng, 0.5, 0, 0.6) * 255), frame)
+        cv2.rectangle(rgb, (0, 0), (SIZE - 1, SIZE - 1), _pixel(random_colour(rng, 0.5, 0, 0.6)), frame)
     return rgb
 
 
-def door(rng: np.random.Generator, colour: Colour) -> Texture:
+def door(rng: np.random.Generator) -> Texture:
+    colour = random_colour(rng, 0.6)
     rgb = plain(rng, colour) if rng.random() < 0.5 else wood(rng, colour)
-    dark = tuple(int(c) for c in colour * 255 * 0.5)
+    dark = _pixel(0.5 * colour)
     for top, bottom in ((20, 120), (140, 236)) if rng.random() < 0.6 else ((24, 232),):
         cv2.rectangle(rgb, (35, top), (SIZE - 36, bottom), dark, int(rng.integers(2, 7)))
     cv2.rectangle(rgb, (0, 0), (SIZE - 1, SIZE - 1), dark, 10)
@@ -150,9 +163,13 @@ def door(rng: np.random.Generator, colour: Colour) -> Texture:
 
 def window(rng: np.random.Generator) -> Texture:
     """A framed view of a blurred, bright or dark outside."""
-    sky = _blend(random_colour(rng, 0.4, 0.0, 0.7), random_colour(rng, 0.3, 0.5, 1.0), np.linspace(1, 0, SIZE)[:, None] + 0 * noise(rng))
+    sky = _blend(
+        random_colour(rng, 0.4, 0.0, 0.7),
+        random_colour(rng, 0.3, 0.5, 1.0),
+        np.tile(np.linspace(1, 0, SIZE)[:, None], SIZE),
+    )
     rgb = cv2.addWeighted(sky, 0.8, poster(rng), 0.2, 0)
-    frame = tuple(int(c) for c in random_colour(rng, 0.3, 0.05, 0.95) * 255)
+    frame = _pixel(random_colour(rng, 0.3, 0.05, 0.95))
     bars = int(rng.integers(1, 4))
     for k in range(bars + 1):
         at = round(k * (SIZE - 1) / bars)
@@ -163,9 +180,8 @@ def window(rng: np.random.Generator) -> Texture:
 
 def books(rng: np.random.Generator) -> Texture:
     """The front of a bookcase: shelves of upright books."""
-    rgb = np.zeros((SIZE, SIZE, 3), np.uint8)
-    rgb[:] = (random_colour(rng, 0.6, 0.05, 0.25) * 255).astype(np.uint8)
-    board = (random_colour(rng, 0.6, 0.2, 0.8) * 255).astype(np.uint8)
+    rgb = np.full((SIZE, SIZE, 3), _pixel(random_colour(rng, 0.6, 0.05, 0.25)), np.uint8)
+    board = _pixel(random_colour(rng, 0.6, 0.2, 0.8))
     shelves = int(rng.integers(3, 6))
     height = SIZE // shelves
     for shelf in range(shelves):
@@ -174,7 +190,8 @@ def books(rng: np.random.Generator) -> Texture:
             width = int(rng.integers(8, 22))
             top = shelf * height + int(rng.integers(height // 5, height // 2))
             if rng.random() < 0.85:
-                rgb[top : (shelf + 1) * height, x : min(x + width, SIZE - 14)] = (random_colour(rng, 1.0, 0.15, 0.9) * 255).astype(np.uint8)
+                book = _pixel(random_colour(rng, 1.0, 0.15, 0.9))
+                rgb[top : (shelf + 1) * height, x : min(x + width, SIZE - 14)] = book
             x += width + 2
         rgb[shelf * height : shelf * height + 9] = board
     rgb[-9:] = board
@@ -208,9 +225,9 @@ def sky_cube(rng: np.random.Generator) -> np.ndarray:
     faces = []
     # Right, left, up, down, front, back as an OpenGL cube map has them, with y up.
     for x, y, z in ((one, -v, -u), (-one, -v, u), (u, one, v), (u, -one, -v), (u, -v, one), (-u, -v, -one)):
-        azimuth = (np.arctan2(x, z) / (2 * np.pi) + 0.5) * (image.shape[1] - 1)
-        elevation = np.arctan2(y, np.hypot(x, z)) / np.pi
-        faces.append(cv2.remap(image, azimuth.astype(np.float32), ((0.5 - elevation) * (SIZE - 1)).astype(np.float32), cv2.INTER_LINEAR))
+        column = (np.arctan2(x, z) / (2 * np.pi) + 0.5) * (image.shape[1] - 1)
+        row = (0.5 - np.arctan2(y, np.hypot(x, z)) / np.pi) * (SIZE - 1)
+        faces.append(cv2.remap(image, column, row, cv2.INTER_LINEAR))
     return np.concatenate(faces)
 
 
