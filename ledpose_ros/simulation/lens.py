@@ -54,8 +54,8 @@ class Lens:
         display = cv2.transform(self.to_display[level], self.grading)
         top, left = self.rng.integers(0, 64, 2)
         height, width = level.shape[:2]
-        display += self.to_sigma[level] * self.grain[top : top + height, left : left + width]
-        return cv2.convertScaleAbs(np.maximum(display, 0, out=display), alpha=255)
+        noise = self.to_sigma[level] * self.grain[top : top + height, left : left + width]
+        return cv2.convertScaleAbs(np.maximum(display + noise, 0), alpha=255)
 
 
 def _smear(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
