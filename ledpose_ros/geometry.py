@@ -196,11 +196,10 @@ def distance_from_scale(
     The paper sets log2 d = log2 scale + c. We correct it in two ways, neither of which changes anything in
     the centre of the calibration camera's image. First, in a perspective image the apparent size follows the
     depth z, not the range: an upright extent h projects to exactly f h / z. So log2 z = log2 scale + c, and
-    the range is z / ray_z. (In an equidistant fisheye image an upright extent beside the centre is magnified
-    by f theta / sin theta instead of f / cos theta.) Second, a camera with another focal length sees the same
-    peer larger or smaller in proportion, so z is multiplied by f / f_calibration. When the focal length of
-    the calibration pictures is not known, the ratio of the image widths takes its place: right for the same
-    lens at another resolution.
+    the range is z / ray_z (for a fisheye lens see `depth_per_range`). Second, a camera with another focal
+    length sees the same peer larger or smaller in proportion, so z is multiplied by f / f_calibration. When
+    the focal length of the calibration pictures is not known, the ratio of the image widths takes its place:
+    right for the same lens at another resolution.
     """
     rays = np.asarray(rays, dtype=np.float64).reshape(-1, 3)
     focal_length = float(np.asarray(K, dtype=np.float64).reshape(-1)[0])
@@ -209,10 +208,19 @@ def distance_from_scale(
     else:
         magnification = width / calibration.width
     depth = magnification * np.exp2(np.asarray(log2_scale, dtype=np.float64) + calibration.c)
+    return depth / depth_per_range(rays, distortion_model)
+
+
+def depth_per_range(rays: np.ndarray, distortion_model: str) -> np.ndarray:
+    """What the apparent size of a peer along unit `rays` (N, 3) follows, as a share (N,) of its range.
+
+    In a perspective image that is the depth. In an equidistant fisheye image an upright extent beside the
+    centre is magnified by f theta / sin theta, instead of f / cos theta as in a perspective one.
+    """
     if distortion_model == "equidistant":
         theta = np.arccos(np.clip(rays[:, 2], -1.0, 1.0))
-        return depth / np.sinc(theta / np.pi)
-    return depth / rays[:, 2]
+        return np.sinc(theta / np.pi)
+    return rays[:, 2]
 
 
 # --- bearing and pose ---------------------------------------------------------------------------------------

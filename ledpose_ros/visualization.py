@@ -23,6 +23,8 @@ _BEST_COLOUR = (80, 255, 120)
 _OTHER_COLOUR = (255, 200, 60)
 _HEADING_COLOUR = (255, 80, 80)
 _ATTENTION_COLOUR = np.array([255.0, 0.0, 255.0])
+# Attention this many times the even share gets the full tint.
+_FULL_TINT = 50.0
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -44,10 +46,10 @@ def probability_colour(probability: float) -> tuple[int, int, int]:
 
 
 def draw_attention(rgb: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Tint a picture (H, W, 3) where the network looks; an even tint means it has no idea where."""
+    """Tint a picture (H, W, 3) where the network looks: nowhere if it looks everywhere alike."""
     height, width = rgb.shape[:2]
-    share = cv2.resize(attention / max(float(attention.max()), 1e-12), (width, height))
-    opacity = 0.5 * np.clip(share, 0, 1)[..., None]
+    concentration = cv2.resize(attention * attention.size, (width, height))  # 1 where attention is even
+    opacity = 0.5 * np.clip(concentration / _FULL_TINT, 0, 1)[..., None]
     return (rgb * (1 - opacity) + _ATTENTION_COLOUR * opacity).astype(np.uint8)
 
 
@@ -69,11 +71,12 @@ def draw_peers(
     canvas = np.ascontiguousarray(rgb).copy()
     for rank, peer in enumerate(peers):
         colour = _BEST_COLOUR if rank == 0 else _OTHER_COLOUR
-        if peer.pose is not None:
-            _draw_box(canvas, peer, led_directions, K, D, distortion_model, peer_size, colour)
         u, v = _pixel(peer.uv)
+        top = v - 10
+        if peer.pose is not None:
+            top = _draw_box(canvas, peer, led_directions, K, D, distortion_model, peer_size, colour)
         cv2.drawMarker(canvas, (u, v), colour, cv2.MARKER_CROSS, 12, 2)
-        _draw_caption(canvas, peer, colour)
+        _draw_caption(canvas, peer, colour, top)
     if note:
         _draw_text(canvas, note, 8, canvas.shape[0] - 10, (255, 255, 255))
     return canvas
@@ -88,7 +91,8 @@ def _draw_box(
     distortion_model: str,
     peer_size: Sequence[float],
     colour: tuple[int, int, int],
-) -> None:
+) -> int:
+    """Box, heading and LEDs; returns the row of the topmost corner."""
     assert peer.pose is not None
     half = np.asarray(peer_size, dtype=np.float64) / 2
     heading = np.array([[half[0], 0, half[2]], [2.2 * half[0], 0, half[2]]])
@@ -96,24 +100,24 @@ def _draw_box(
     points = body_points @ rotation_matrix(peer.pose[3:]).T + peer.pose[:3]
     uv = project(points, K, D, distortion_model)
     if not np.isfinite(uv).all():
-        return  # partly behind the camera
+        return _pixel(peer.uv)[1]  # partly behind the camera
     for a, b in _EDGES:
         cv2.line(canvas, _pixel(uv[a]), _pixel(uv[b]), colour, 1, cv2.LINE_AA)
     cv2.arrowedLine(canvas, _pixel(uv[8]), _pixel(uv[9]), _HEADING_COLOUR, 2, cv2.LINE_AA, tipLength=0.3)
     for point, probability in zip(uv[10:], peer.led_probability, strict=True):
         cv2.circle(canvas, _pixel(point), 5, (255, 255, 255), -1, cv2.LINE_AA)
         cv2.circle(canvas, _pixel(point), 4, probability_colour(float(probability)), -1, cv2.LINE_AA)
+    return _pixel(uv[:8].min(axis=0))[1]
 
 
-def _draw_caption(canvas: np.ndarray, peer: PeerEstimate, colour: tuple[int, int, int]) -> None:
-    """Distance, bearing, confidence and a row of LED dots, kept inside the picture."""
+def _draw_caption(canvas: np.ndarray, peer: PeerEstimate, colour: tuple[int, int, int], top: int) -> None:
+    """Distance, bearing, confidence and a row of LED dots above `top`, kept inside the picture."""
     height, width = canvas.shape[:2]
     distance = "no scale" if peer.distance is None else f"{peer.distance:.2f} m"
     text = f"{distance}  psi {math.degrees(peer.psi):+.0f} deg  {peer.confidence:.0%}"
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
-    u, v = _pixel(peer.uv)
-    x = min(max(u - text_width // 2, 4), max(width - text_width - 4, 4))
-    y = min(max(v - height // 5, text_height + 4), height - 30)
+    x = min(max(_pixel(peer.uv)[0] - text_width // 2, 4), max(width - text_width - 4, 4))
+    y = min(max(top - 28, text_height + 4), height - 30)
     _draw_text(canvas, text, x, y, colour)
     for k, probability in enumerate(peer.led_probability):
         centre = (x + 6 + 14 * k, y + 12)
