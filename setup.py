@@ -52,7 +52,7 @@ setup(
     data_files=data_files,
     # What the robot needs besides ROS itself, which comes from the distribution or from `make venv`. colcon
     # installs none of these: there rosdep reads package.xml.
-    install_requires=["numpy", "h5py", "opencv-python-headless", "onnxruntime", "tqdm"],
+    install_requires=["numpy", "h5py", "opencv-python-headless", "onnxruntime", "rosbags-image", "tqdm"],
     extras_require={name: list(requirements) for name, requirements in EXTRAS.items()}
     | {"test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML"]},
     entry_points={"console_scripts": executables},

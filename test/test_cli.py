@@ -100,8 +100,8 @@ def test_help_lists_every_command_with_its_line_and_imports_nothing_heavy():
         "try:\n    main(['--help'])\nfinally:\n"
         f"    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
-    root = Path(__file__).parents[1]
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     assert ran.stderr == "[]\n"
     for name in cli.COMMANDS:
         listed = ran.stdout.partition(f"    {name}")[2].lstrip()

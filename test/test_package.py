@@ -25,7 +25,8 @@ ROSDEP_KEYS = {
     "onnxruntime": "python3-onnxruntime-pip",
     "tqdm": "python3-tqdm",
 }
-PIP_NAMES = {"cv2": "opencv-python-headless"}
+# rosbags-image does for pip installations what cv_bridge does on a ROS distribution.
+PIP_NAMES = {"cv2": "opencv-python-headless", "rosbags": "rosbags-image"}
 OPTIONAL = {module for modules in EXTRAS.values() for module in modules}
 
 
@@ -75,13 +76,14 @@ def test_package_xml_describes_an_ament_python_package(package_xml):
 
 def test_package_xml_names_what_is_imported_and_nothing_else(package_xml):
     named = {element.text for element in package_xml.findall("exec_depend")}
-    needed = {ROSDEP_KEYS.get(module, module) for module in imported_modules() - OPTIONAL}
+    needed = {ROSDEP_KEYS.get(module, module) for module in imported_modules() - OPTIONAL - {"rosbags"}}
     assert named == needed
 
 
 def test_pip_requires_what_is_imported_besides_ros(monkeypatch):
     requires = set(setup_arguments(monkeypatch, "bdist_wheel")["install_requires"])
-    assert requires == {PIP_NAMES.get(module, module) for module in imported_modules() & set(ROSDEP_KEYS)}
+    imported = imported_modules() & {*ROSDEP_KEYS, *PIP_NAMES}
+    assert requires == {PIP_NAMES.get(module, module) for module in imported}
 
 
 def test_a_wheel_puts_ledpose_alone_on_the_path(monkeypatch):
