@@ -18,7 +18,7 @@ class Lens:
         self.brightness = float(np.clip(rng.normal(0.52, 0.09), 0.25, 0.75))
         self.white_balance = np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
         self.sharpness = float(rng.uniform(0.3, 0.8) * width / 640)
-        self.glare = float(rng.uniform(0.5, 1.3))
+        self.glare = float(rng.uniform(0.8, 1.6))
         self.gain: float | None = None
         y, x = np.mgrid[:height, :width].astype(np.float32)
         radius = np.hypot(x - (width - 1) / 2, y - (height - 1) / 2) / (width / 2)
@@ -94,5 +94,5 @@ def draw_ring(glow: np.ndarray, outline: np.ndarray, seen: float, colour: np.nda
     near = cv2.GaussianBlur(core, (0, 0), 0.7 + 0.05 * span)
     far = cv2.GaussianBlur(core, (0, 0), 1.5 + 0.35 * span)
     core_colour = 0.2 + 0.8 * colour
-    light = core[..., None] * core_colour + (1.1 * near + 0.8 * far)[..., None] * colour
+    light = core[..., None] * core_colour + (1.5 * near + 1.6 * far)[..., None] * colour
     glow[low[1] : high[1], low[0] : high[0]] += light.astype(np.float32)
