@@ -73,7 +73,7 @@ class RobotLook:
         tint = random_colour(rng, 0.12, 0.9, 1.0) if rng.random() < 0.8 else random_colour(rng, 0.6, 0.7, 1.0)
         shell = tint * rng.uniform(0.25, 0.55)
         names = list(LED_COLOURS)
-        name = rng.choice(names, p=[0.28, 0.24, 0.24, 0.07, 0.06, 0.05, 0.06])
+        name = rng.choice(names, p=[0.28, 0.24, 0.24, 0.08, 0.08, 0.08])
         return cls(
             shell=shell,
             dark=shell * rng.uniform(0.45, 0.9),
