@@ -26,6 +26,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_graph import Client, new_domain, ros_client, run_node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
@@ -45,9 +46,9 @@ BLACK = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 class Camera:
     """Publishes pictures, and listens to all that the estimator says."""
 
-    def __init__(self, client: Client, image_type: type = Image) -> None:
+    def __init__(self, client: Client, image_type: type = Image, qos: QoSProfile | int = 10) -> None:
         self.client = client
-        self.images = client.node.create_publisher(image_type, "image", 10)
+        self.images = client.node.create_publisher(image_type, "image", qos)
         self.infos = client.node.create_publisher(CameraInfo, "camera_info", 10)
         self.info: CameraInfo | None = self.make_info()
         self.pose = client.collect(PoseWithCovarianceStamped, "peer_pose")
@@ -340,6 +341,28 @@ def test_compressed_images(domain, model, tmp_path):
 
         client.wait_until(show, what=lambda: node.log)
         assert stamp_ns(camera.pose[0].header.stamp) > 0
+
+
+@pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+def test_reliable_and_best_effort_cameras_are_heard(reliability, domain, model, tmp_path):
+    with ros_client(domain) as client, run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera = Camera(client, qos=QoSProfile(depth=10, reliability=reliability))
+        camera.wait_for_estimator()
+        camera.show_until(WHITE, camera.pose, node.log)
+        assert ("best-effort" in node.log) == (reliability == ReliabilityPolicy.BEST_EFFORT)
+
+
+def test_raw_images_above_half_a_megabyte_arrive(camera, domain, model, tmp_path):
+    rgb = np.full((480, 640, 3), 255, np.uint8)
+    camera.info.width, camera.info.height = 640, 480
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera.wait_for_estimator()
+        camera.show_until(rgb, camera.pose, node.log)
+        known = len(camera.poses)
+        for _ in range(10):
+            camera.publish(message_from_rgb(rgb, camera.header()))
+            camera.client.spin_for(0.1)
+        camera.client.wait_until(lambda: len(camera.poses) >= known + 8, what="nearly every image")
 
 
 def test_wrong_parameters_end_the_node_with_one_sentence(domain, model, tmp_path):

@@ -17,6 +17,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -100,6 +101,41 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
 def sensor_qos(depth: int = 1) -> QoSProfile:
     """QoS for subscribing to sensor topics: best effort, so that it matches every publisher."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class ImageSubscription:
+    """A subscription that asks for reliable delivery, and settles for best effort where that is all there is.
+
+    Best effort alone would match every publisher, but with its default settings Fast DDS then loses most
+    messages above half a megabyte, such as raw pictures of 640x360. Reliable alone would hear nothing of a
+    best-effort camera driver. DDS tells which of the two it is.
+    """
+
+    def __init__(
+        self, node: Node, message_type: type, topic: str, callback: Callable[[Any], None], depth: int = 1
+    ) -> None:
+        self._node = node
+        self._arguments = (message_type, topic, callback)
+        self._depth = depth
+        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
+        self._subscription = node.create_subscription(
+            *self._arguments, QoSProfile(depth=depth), event_callbacks=events
+        )
+
+    def destroy(self) -> None:
+        """End the subscription."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _on_incompatible_qos(self, _event: object) -> None:
+        # Later, not here: a subscription cannot be destroyed in a callback of its own.
+        assert self._node.executor is not None, "events only come while the node spins"
+        self._node.executor.create_task(self._settle_for_best_effort)
+
+    def _settle_for_best_effort(self) -> None:
+        topic = self._subscription.topic_name
+        self._node.get_logger().info(f"{topic} is published best-effort, so messages may get lost on the way")
+        self.destroy()
+        self._subscription = self._node.create_subscription(*self._arguments, sensor_qos(self._depth))
 
 
 def stamp_ns(stamp: Time) -> int:

@@ -39,6 +39,7 @@ from ledpose_ros.nodes.common import (
     ERROR,
     OK,
     WARN,
+    ImageSubscription,
     Refusals,
     declare_parameters,
     diagnostics_message,
@@ -142,7 +143,7 @@ class EstimatorNode(LifecycleNode):
         self._camera_info: CameraInfo | None = None
         self._images = LatestImage()
         self._worker: threading.Thread | None = None
-        self._active_subscriptions: list = []
+        self._image_subscription: ImageSubscription | None = None
 
         self._received = self._answered = self._superseded = 0
         self._received_before = 0
@@ -158,6 +159,7 @@ class EstimatorNode(LifecycleNode):
         self._markers_publisher = self.create_publisher(MarkerArray, "markers", 10)
         self._debug_publisher = self.create_publisher(Image, "debug_image", 1)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, sensor_qos())
         self.create_service(SetBool, "~/enable", self._on_enable)
         # Steady time, so that diagnostics also come while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -190,10 +192,7 @@ class EstimatorNode(LifecycleNode):
         self._images = LatestImage()
         self._worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
         self._worker.start()
-        self._active_subscriptions = [
-            self.create_subscription(image_type, "image", self._on_image, sensor_qos()),
-            self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, sensor_qos()),
-        ]
+        self._image_subscription = ImageSubscription(self, image_type, "image", self._on_image)
 
     @_transition
     def on_deactivate(self, _state: LifecycleState) -> None:
@@ -218,9 +217,9 @@ class EstimatorNode(LifecycleNode):
 
     def _stop(self) -> None:
         """End what on_activate began."""
-        for subscription in self._active_subscriptions:
-            self.destroy_subscription(subscription)
-        self._active_subscriptions = []
+        if self._image_subscription is not None:
+            self._image_subscription.destroy()
+            self._image_subscription = None
         self._images.close()
         if self._worker is not None:
             self._worker.join()
