@@ -7,6 +7,7 @@ Topics and parameters: docs/simulator.md.
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -18,7 +19,9 @@ from std_msgs.msg import Header
 
 from ledpose_ros.nodes.common import declare_parameters, message_from_rgb, run_node, stamp_from_ns
 from ledpose_ros.parameters import NODE_PARAMETERS
-from ledpose_ros.simulation import Frame, Simulation
+
+if TYPE_CHECKING:
+    from ledpose_ros.simulation import Frame
 
 LED_QUEUE = 100
 KEEP_ALIVE_NS = 100_000_000
@@ -34,6 +37,9 @@ class SimulatorNode(Node):
     """
 
     def __init__(self) -> None:
+        # Imported here, so that a missing graphics library ends the node with one sentence.
+        from ledpose_ros.simulation import Simulation
+
         super().__init__("simulator")
         self.parameters = parameters = declare_parameters(self, NODE_PARAMETERS["simulator"])
         self._simulation = Simulation(
@@ -45,7 +51,7 @@ class SimulatorNode(Node):
             rate=parameters.rate,
             scene_frames=max(1, round(parameters.scene_duration * parameters.rate)),
         )
-        # A missing graphics library ends the node with one sentence if tried here; the thread starts anew.
+        # Try once here, where an error ends the node; the thread starts anew.
         self._simulation.step()
         self._simulation.close()
         self._images = self.create_publisher(Image, "image", qos_profile_sensor_data)
@@ -103,7 +109,7 @@ class SimulatorNode(Node):
         message.position = states.tolist()
         self._led_states.publish(message)
 
-    def _publish_frame(self, frame: Frame, stamp: int) -> None:
+    def _publish_frame(self, frame: "Frame", stamp: int) -> None:
         """The picture and, after it, that the LEDs were the same at its stamp."""
         header = Header(stamp=stamp_from_ns(stamp), frame_id=self.parameters.camera_frame)
         if self._clock_publisher is not None:
