@@ -258,8 +258,9 @@ class RecordingWriter:
 class Recording:
     """A recording to read: a `.h5` file, or the `.h5.part` of a writer that died.
 
-    `led_states` (N, K) float32 and the stamps (N,) int64 [ns] are read at once, images one by one. The ground
-    truth is not touched before `ground_truth()` is called: what trains cannot see it by accident.
+    `led_states` (N, K) float32 and the stamps (N,) int64 [ns] are read at once, images one by one.
+    `uncommitted` tells how many further samples were begun but never made durable: they do not count. The
+    ground truth is not touched before `ground_truth()` is called: what trains cannot see it by accident.
     """
 
     info: RecordingInfo
@@ -269,6 +270,7 @@ class Recording:
     led_stamps_ns: np.ndarray
     created_ns: int
     software: str
+    uncommitted: int
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
@@ -320,10 +322,8 @@ class Recording:
             if shape[1:] != ((leds,) if name == "led_states" else ()):
                 raise LedposeError(f"the dataset '{name}' has shape {shape}, which does not fit {leds} LEDs")
             if shape[0] < self._count:
-                raise LedposeError(
-                    f"claims {self._count} samples but '{name}' holds {shape[0]}: "
-                    f"try `ledpose check {self.path}`"
-                )
+                raise LedposeError(f"claims {self._count} samples but '{name}' holds {shape[0]}")
+        self.uncommitted = max(len(file[name]) for name in DATASETS) - self._count
         self._images = file["image"]
         self.led_states = file["led_states"][: self._count].astype(np.float32)
         if not ((self.led_states >= 0) & (self.led_states <= 1)).all():

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ledpose inspect` and `ledpose check`: what they say about recordings whose contents are known."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from ledpose_ros.cli import main
+from ledpose_ros.commands.inspect import joint_entropy
+from ledpose_ros.images import encode_image, read_image
+from ledpose_ros.recording import Recording, RecordingInfo, RecordingWriter
+
+INFO = RecordingInfo(
+    led_names=("front", "left"),
+    led_directions=(0.0, np.pi / 2),
+    camera_frame="camera",
+    K=np.array([[50.0, 0, 16], [0, 51.0, 12], [0, 0, 1]]),
+    D=np.zeros(5),
+    distortion_model="plumb_bob",
+    width=32,
+    height=24,
+    image_encoding="png",
+)
+POSE = np.array([0.0, 0, 1, 0, 0, 0, 1])
+
+
+def picture(number: int) -> np.ndarray:
+    """Noise, so that a sample takes about 2.5 kB on disk."""
+    return np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8)
+
+
+def append(
+    writer: RecordingWriter, number: int, states: tuple[float, float], time: float, with_pose: bool
+) -> None:
+    stamp = round(time * 1e9) + 10**18
+    image = encode_image(picture(number), "png")
+    writer.append(image, stamp, stamp, np.array(states), stamp, POSE if with_pose else None)
+
+
+def write(
+    path: Path,
+    states: list[tuple[float, float]],
+    times: np.ndarray | None = None,
+    with_ground_truth: bool = False,
+) -> Path:
+    times = np.arange(len(states)) * 0.1 if times is None else times
+    with RecordingWriter(path, INFO, with_ground_truth) as writer:
+        for number, (state, time) in enumerate(zip(states, times, strict=True)):
+            append(writer, number, state, time, with_ground_truth and number % 2 == 0)
+    return path
+
+
+def inspect(capsys: pytest.CaptureFixture[str], path: Path) -> dict:
+    assert main(["inspect", str(path), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_inspect_reports_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    states = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)] * 3
+    times = np.arange(12) * 0.1
+    times[8:] += 2.0
+    summary = inspect(capsys, write(tmp_path / "a.h5", states, times, with_ground_truth=True))
+    assert summary["samples"] == 12 and summary["uncommitted"] == 0
+    assert summary["rate"] == 10 and summary["duration"] == 3.1
+    assert summary["gaps"] == 1 and summary["longest_gap"] == 2.1
+    assert summary["leds"] == [
+        {"name": "front", "direction": 0.0, "on_share": 0.5},
+        {"name": "left", "direction": 90.0, "on_share": 0.5},
+    ]
+    assert summary["distinct_states"] == 4 and summary["possible_states"] == 4
+    assert summary["entropy"] == 2 and summary["led_changes"] == 11
+    assert summary["ground_truth"] == 6
+    assert (summary["camera"]["fx"], summary["camera"]["width"]) == (50.0, 32)
+    assert any("12 samples are few" in sentence for sentence in summary["advice"])
+    assert any("1 gaps" in sentence for sentence in summary["advice"])
+
+
+def test_inspect_warns_of_leds_that_teach_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.h5", [(1.0, 0.0)] * 98 + [(1.0, 1.0)] * 2)
+    assert main(["inspect", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "! LED front is on in 100 % of the samples" in text
+    assert "! LED left is on in 2 % of the samples" in text
+    assert "! The LED states hold 0.1 of 2 bits" in text
+    assert re.search(r"samples +100\n", text)
+    assert "no gaps" in text and re.search(r"ground truth +no\n", text)
+
+
+def test_inspect_of_an_empty_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = inspect(capsys, write(tmp_path / "a.h5", []))
+    assert summary["samples"] == 0 and summary["rate"] == 0 and len(summary["advice"]) == 1
+    assert main(["inspect", str(tmp_path / "a.h5"), "--contact-sheet", str(tmp_path / "sheet.png")]) == 2
+
+
+def test_joint_entropy_is_the_textbook_one() -> None:
+    assert joint_entropy(np.array([[True], [False], [False], [False]])) == pytest.approx(0.8113, abs=1e-4)
+    assert joint_entropy(np.ones((5, 3), bool)) == 0
+    # Two LEDs that always agree hold one bit, not two.
+    assert joint_entropy(np.array([[True, True], [False, False]])) == 1
+
+
+def test_the_contact_sheet_shows_lit_leds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, sheet = write(tmp_path / "a.h5", [(1.0, 0.0)] * 20), tmp_path / "sheet.png"
+    assert main(["inspect", str(path), "--contact-sheet", str(sheet)]) == 0
+    drawn = read_image(sheet)
+    assert drawn.shape == (4 * (240 + 26), 4 * 320, 3)
+    # The dots of the first tile: 60 px from the left, then half of the rest further.
+    assert drawn[253, 60].tolist() == [255, 210, 60]
+    assert drawn[253, 60 + 130].tolist() == [30, 30, 30]
+    assert main(["inspect", str(path), "--contact-sheet", str(tmp_path / "sheet.gif")]) == 2
+    assert "should end in .png" in capsys.readouterr().err
+
+
+def test_check_passes_a_whole_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(write(tmp_path / "a.h5", [(0.0, 1.0)] * 5))]) == 0
+    assert "5 of 5 samples are whole" in capsys.readouterr().out
+
+
+def test_check_repairs_a_recording_with_spoilt_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write(tmp_path / "a.h5", [(0.0, 1.0)] * 6, with_ground_truth=True), tmp_path / "out.h5"
+    with h5py.File(path, "r+") as file:
+        file["image"][2] = file["image"][2][:-10]
+    before = path.read_bytes()
+    assert main(["check", str(path)]) == 3
+    assert "cannot decode image 2" in capsys.readouterr().out
+    assert main(["check", str(path), "--repair", str(out)]) == 3
+    assert path.read_bytes() == before
+    with Recording(path) as damaged, Recording(out) as repaired:
+        kept = [0, 1, 3, 4, 5]
+        np.testing.assert_array_equal(repaired.image_stamps_ns, damaged.image_stamps_ns[kept])
+        for new, old in enumerate(kept):
+            np.testing.assert_array_equal(repaired.image(new), picture(old))
+        truth = repaired.ground_truth()
+        assert truth is not None and truth.valid.tolist() == [True, False, False, True, False]
+    assert main(["check", str(out)]) == 0
+    assert main(["check", str(path), "--repair", str(out)]) == 2
+
+
+def test_check_finishes_the_file_of_a_dead_recorder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = RecordingWriter(tmp_path / "a.h5", INFO)
+    for number in range(5):
+        append(writer, number, (1.0, 0.0), number, with_pose=False)
+    writer.commit()
+    append(writer, 5, (1.0, 0.0), 5, with_pose=False)
+    writer._file.close()
+    part, out = tmp_path / "a.h5.part", tmp_path / "out.h5"
+    assert inspect(capsys, part)["uncommitted"] == 1
+    assert main(["check", str(part), "--repair", str(out)]) == 3
+    assert "5 of 6 samples are whole" in capsys.readouterr().out
+    with Recording(out) as recording:
+        assert len(recording) == 5
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_check_saves_what_lies_before_the_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], share: float
+) -> None:
+    path, out = tmp_path / "a.h5", tmp_path / "out.h5"
+    count = 200
+    states = [(float(number % 2), 1.0) for number in range(count)]
+    with RecordingWriter(path, INFO) as writer:
+        for number in range(count):
+            append(writer, number, states[number], number, with_pose=False)
+            if number % 10 == 9:
+                writer.commit()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert main(["check", str(path), "--repair", str(out)]) == 3
+    assert "was cut off after" in capsys.readouterr().out
+    with Recording(out) as recording:
+        # Not all samples before the cut can be saved: HDF5 writes its index in between.
+        assert len(recording) > (share - 0.2) * count
+        for index, stamp in enumerate(recording.image_stamps_ns):
+            number = round((int(stamp) - 10**18) / 1e9)
+            np.testing.assert_array_equal(recording.image(index), picture(number))
+            assert recording.led_states[index].tolist() == list(states[number])
+
+
+def test_check_takes_no_zeros_for_led_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "a.h5", tmp_path / "out.h5"
+    small = replace(INFO, width=2, height=2)
+    image = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
+    with RecordingWriter(path, small) as writer:
+        for number in range(1500):
+            writer.append(image, number + 1, 1, np.ones(2), 1)
+            if number % 100 == 99:
+                writer.commit()
+        # The second piece of the LED states, rows from 1024 on, lies where the file is cut.
+        cut = writer._file["led_states"].id.get_chunk_info(1).byte_offset + 10 * 2 * 4
+    path.write_bytes(path.read_bytes()[:cut])
+    status = main(["check", str(path), "--repair", str(out)])
+    assert status == 3, capsys.readouterr().out
+    with Recording(out) as recording:
+        assert recording.led_states.all()
+        assert len(recording) <= 1034
+
+
+def test_check_of_hopeless_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "missing.h5")]) == 2
+    text = tmp_path / "text.h5"
+    text.write_text("hello")
+    assert main(["check", str(text)]) == 1
+    assert "no HDF5 file" in capsys.readouterr().out
+    assert main(["check", str(write(tmp_path / "empty.h5", []))]) == 1
+    stump = tmp_path / "stump.h5"
+    stump.write_bytes(write(tmp_path / "a.h5", [(1.0, 1.0)] * 3).read_bytes()[:100])
+    assert main(["check", str(stump)]) == 1
