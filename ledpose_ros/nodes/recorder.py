@@ -26,6 +26,7 @@ from ledpose_ros.nodes.common import (
     ERROR,
     OK,
     WARN,
+    ImageSubscription,
     Refusals,
     declare_parameters,
     diagnostics_message,
@@ -92,8 +93,9 @@ class RecorderNode(Node):
             self._session.start()
 
         image_type = CompressedImage if parameters.image_transport == "compressed" else Image
-        self.create_subscription(image_type, "image", self._on_image, sensor_qos(IMAGE_QUEUE))
+        self._image_subscription = ImageSubscription(self, image_type, "image", self._on_image, IMAGE_QUEUE)
         self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, sensor_qos())
+        # Reliable and nothing less: a lost change would label images wrongly until the next message.
         self.create_subscription(
             JointState,
             "led_states",
