@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calibration: the one constant c that LED states cannot teach, from pictures of a peer at a known distance.
 
-`log2 depth = log2_scale + c`; see `ledpose_ros.geometry.distance_from_scale` for depth, range and focal length.
+`log2 depth = log2_scale + c`; see `ledpose_ros.geometry.distance_from_scale` for depth, range and focal
+length.
 """
 
 from __future__ import annotations
@@ -34,23 +35,26 @@ def calibrate(
 ) -> Calibration:
     """c from pictures (name, RGB, range [m]): the median, with the spread between pictures as residual.
 
-    Without a camera matrix K the peer is taken to be near the image's centre, where range and depth are equal.
-    Raises LedposeError for a picture without a peer, a distance that is not positive, or pictures of several sizes.
+    Without a camera matrix K the peer is taken to be near the image's centre, where range and depth are
+    equal. Raises LedposeError for a picture without a peer, a distance that is not positive, or pictures of
+    several sizes.
     """
     constants: list[float] = []
     spreads: list[float] = []
     width: int | None = None
     for name, rgb, distance in pictures:
         if not (np.isfinite(distance) and distance > 0):
-            raise LedposeError(f"The distance of {name} is {distance}: give the measured range in metres.")
+            raise LedposeError(f"the distance of {name} is {distance}: give the measured range in metres")
         if width not in (None, rgb.shape[1]):
-            raise LedposeError(f"{name} is {rgb.shape[1]} px wide, the pictures before it {width}: use one camera setting.")
+            raise LedposeError(
+                f"{name} is {rgb.shape[1]} px wide, the pictures before it {width}: use one camera setting"
+            )
         width = rgb.shape[1]
         seen = estimator.detect(rgb)
         if seen.confidence[0] < MIN_CONFIDENCE:
             raise LedposeError(
-                f"No peer is found in {name} (confidence {seen.confidence[0]:.2f}, at least {MIN_CONFIDENCE} is "
-                "needed): take a picture with the whole robot in view."
+                f"no peer is found in {name} (confidence {seen.confidence[0]:.2f}, needed {MIN_CONFIDENCE}): "
+                "take a picture with the whole robot in view"
             )
         depth = distance
         if K is not None:
@@ -59,7 +63,9 @@ def calibrate(
         constants.append(float(np.log2(depth) - seen.log2_scale[0]))
         spreads.append(float(seen.spread[0, 2]))
     if width is None:
-        raise LedposeError("There is no picture to calibrate on: give --image and --distance, or --recording.")
+        raise LedposeError(
+            "there is no picture to calibrate on: give --image and --distance, or --recording"
+        )
     c = float(np.median(constants))
     # One picture tells nothing of the spread between pictures: then the network's own word has to do.
     residual = float(np.std(constants, ddof=1)) if len(constants) > 1 else spreads[0]

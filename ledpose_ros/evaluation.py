@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was said, or is true, of N images; distance and position are NaN for a model without calibration."""
+    """What was said, or is true, of N images; distance and position are NaN without a calibration."""
 
     index: NDArray[np.int64]  # (N,) sample in the recording
     uv: Array  # (N, 2) [px]
@@ -36,10 +36,10 @@ def truth(recording: Recording) -> Predictions:
     """Ground truth of the images in which the peer is visible."""
     ground_truth: GroundTruth | None = recording.ground_truth()
     if ground_truth is None:
-        raise LedposeError(f"{recording.path} has no ground truth to compare with.")
+        raise LedposeError(f"{recording.path} has no ground truth to compare with")
     index = np.flatnonzero(ground_truth.valid)
     if not len(index):
-        raise LedposeError(f"{recording.path} has no image in which the peer is visible.")
+        raise LedposeError(f"{recording.path} has no image in which the peer is visible")
     info, pose = recording.info, ground_truth.pose[index]
     position = pose[:, :3]
     return Predictions(
@@ -57,14 +57,16 @@ def predict(estimator: PeerEstimator, recording: Recording, index: NDArray[np.in
     info = recording.info
     if tuple(estimator.metadata.led_names) != tuple(info.led_names):
         raise LedposeError(
-            f"The model knows the LEDs {', '.join(estimator.metadata.led_names)}, {recording.path} has "
-            f"{', '.join(info.led_names)}: evaluate with a recording of the same LEDs."
+            f"the model knows the LEDs {', '.join(estimator.metadata.led_names)}, {recording.path} has "
+            f"{', '.join(info.led_names)}: evaluate with a recording of the same LEDs"
         )
     best = []
     for sample in tqdm(index, desc="Evaluating", unit="image", leave=False):
         seen = estimator.detect(recording.image(int(sample)))
         best.append((seen.uv[0], seen.log2_scale[0], seen.bearing[0], seen.led_probability[0]))
-    uv, log2_scale, bearing, led_probability = (np.asarray(column, float) for column in zip(*best, strict=True))
+    uv, log2_scale, bearing, led_probability = (
+        np.asarray(column, float) for column in zip(*best, strict=True)
+    )
     rays = pixel_rays(uv, info.K, info.D, info.distortion_model)
     calibration = estimator.metadata.calibration
     if calibration is None:
@@ -149,6 +151,8 @@ def table(rows: dict[str, Metrics]) -> str:
     lines += [[name, *(cell(row.as_dict()[key]) for key, _ in COLUMNS)] for name, row in rows.items()]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))])
+        "  ".join(
+            [line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))]
+        )
         for line in lines
     )

@@ -20,7 +20,7 @@ FACING_LIMIT = np.pi / 2
 
 @dataclass(frozen=True)
 class Metrics:
-    """One row of the table. `n` counts the images; the other names and units are those of the functions below."""
+    """One row of the table; `n` counts the images, the other names and units are the functions' below."""
 
     E_uv: float
     E_psi: float
@@ -102,7 +102,5 @@ def led_auc(
     states = np.asarray(led_states, float) > 0.5
     angle = wrap_angle(np.asarray(psi_true, float)[:, None] - np.asarray(led_directions, float)[None])
     facing = np.abs(angle) < FACING_LIMIT
-    areas = [
-        roc_area(probability[facing[:, k], k], states[facing[:, k], k]) for k in range(states.shape[1])
-    ]
+    areas = [roc_area(probability[facing[:, k], k], states[facing[:, k], k]) for k in range(states.shape[1])]
     return 100 * float(np.nanmean(areas)) if not np.all(np.isnan(areas)) else float("nan")

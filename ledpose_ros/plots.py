@@ -14,7 +14,7 @@ from ledpose_ros.metrics import bearing_errors, position_errors_px
 from ledpose_ros.recording import Recording
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen before)
+import matplotlib.pyplot as plt
 
 TRUE, SAID = "#2ca02c", "#d62728"
 
@@ -38,7 +38,9 @@ def write_plots(evaluation: Evaluation, recording: Recording, directory: Path) -
     return written
 
 
-def predictions_on_images(evaluation: Evaluation, recording: Recording, rows: int = 4, columns: int = 3) -> Figure:
+def predictions_on_images(
+    evaluation: Evaluation, recording: Recording, rows: int = 4, columns: int = 3
+) -> Figure:
     """Images spread over the recording, true (green) and estimated (red) place, bearing and distance.
 
     A dial beside each place shows psi: its hand points to the camera as seen from the peer, front up.

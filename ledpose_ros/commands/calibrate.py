@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Give a model its scale from pictures in which the peer's distance is known.
 
-The distance is the range from the camera to the peer's reference point. Without --focal-length, pictures and later
-use must come from the same camera setting; with it the model may move to another camera.
+The distance is the range from the camera to the peer's reference point. Without --focal-length, pictures and
+later use must come from the same camera setting; with it the model may move to another camera.
 """
 
 from __future__ import annotations
@@ -21,13 +21,24 @@ from ledpose_ros.errors import LedposeError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose calibrate`."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="ONNX model")
-    parser.add_argument("--image", type=Path, action="append", default=[], metavar="PICTURE", help="repeatable")
     parser.add_argument(
-        "--distance", type=float, action="append", default=[], metavar="M", help="range [m], one for each picture"
+        "--image", type=Path, action="append", default=[], metavar="PICTURE", help="repeatable"
     )
-    parser.add_argument("--recording", type=Path, help="HDF5 recording taken at one --distance, instead of pictures")
+    parser.add_argument(
+        "--distance",
+        type=float,
+        action="append",
+        default=[],
+        metavar="M",
+        help="range [m], one for each picture",
+    )
+    parser.add_argument(
+        "--recording", type=Path, help="HDF5 recording taken at one --distance, instead of pictures"
+    )
     parser.add_argument("--focal-length", type=float, metavar="PX", help="of the pictures' camera, in pixels")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="calibrated model (default: MODEL itself)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="calibrated model (default: MODEL itself)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,10 +52,14 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.recording import Recording
 
     if bool(args.recording) == bool(args.image):
-        raise LedposeError("Give either --image and --distance (repeatable), or --recording and one --distance.")
+        raise LedposeError(
+            "give either --image and --distance (repeatable), or --recording and one --distance"
+        )
     expected = 1 if args.recording else len(args.image)
     if len(args.distance) != expected:
-        raise LedposeError(f"{expected} --distance needed, one for each picture, but {len(args.distance)} given.")
+        raise LedposeError(
+            f"{expected} --distance needed, one for each picture, but {len(args.distance)} given"
+        )
     estimator = PeerEstimator(args.model)
     if args.recording:
         with Recording(args.recording) as recording:
@@ -68,6 +83,6 @@ def run(args: argparse.Namespace) -> None:
     output = args.output or args.model
     save_model(model, output)
     print(
-        f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), residual {calibration.residual:.3f} "
-        f"octaves ({100 * (2**calibration.residual - 1):.0f} % of the distance); wrote {output}."
+        f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), "
+        f"residual {calibration.residual:.3f} octaves ({100 * (2**calibration.residual - 1):.0f} % of the distance); wrote {output}."
     )

@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose evaluate`."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="ONNX model")
     parser.add_argument("recording", type=Path, metavar="RECORDING", help="HDF5 recording with ground truth")
-    parser.add_argument("--json", action="store_true", help="print the model's row as JSON, null for what is unknown")
+    parser.add_argument(
+        "--json", action="store_true", help="print the model's row as JSON, null for what is unknown"
+    )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write PNG plots there")
 
 

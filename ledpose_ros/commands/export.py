@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export a training checkpoint to an ONNX model.
 
-`ledpose train` does this itself at its end; export again after an interrupted run or from a copied checkpoint.
+`ledpose train` does this itself at its end; export again after an interrupted run or from a copied
+checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose export`."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a training run")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="MODEL", help="ONNX file to write")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="MODEL", help="ONNX file to write"
+    )
 
 
 def export_checkpoint(state: dict[str, Any], path: Path) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a model from recordings, by LED states alone.
 
-Leaves DIR/model.onnx (not calibrated yet: see `ledpose calibrate`), DIR/checkpoint.pt and DIR/log for TensorBoard.
+Leaves DIR/model.onnx (not calibrated yet: see `ledpose calibrate`), DIR/checkpoint.pt and DIR/log for
+TensorBoard.
 """
 
 from __future__ import annotations
@@ -16,33 +17,41 @@ from ledpose_ros.errors import LedposeError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose train`."""
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="HDF5 recording")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="directory of the run")
-    parser.add_argument("--init", type=Path, metavar="MODEL", help="start from the weights of this ONNX model")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="directory of the run"
+    )
+    parser.add_argument(
+        "--init", type=Path, metavar="MODEL", help="start from the weights of this ONNX model"
+    )
     parser.add_argument("--preset", metavar="NAME", help="cpu (default), or adapt (default with --init)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the preset's)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, batches and augmentation (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, batches and augmentation (default 0)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     parser.add_argument("--resume", action="store_true", help="continue the run in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, then export the averaged weights."""
+    from ledpose_ros.commands.export import export_checkpoint
     from ledpose_ros.learning.dataset import load_recordings
     from ledpose_ros.learning.export import load_onnx
     from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, Trainer, load_checkpoint
-    from ledpose_ros.commands.export import export_checkpoint
 
     name = args.preset or ("adapt" if args.init else "cpu")
     if name not in PRESETS:
-        raise LedposeError(f"There is no preset {name}: choose one of {', '.join(PRESETS)}.")
+        raise LedposeError(f"there is no preset {name}: choose one of {', '.join(PRESETS)}")
     preset = PRESETS[name]
     if args.steps is not None:
         if args.steps < 1:
-            raise LedposeError(f"--steps {args.steps}: at least 1 is needed.")
+            raise LedposeError(f"--steps {args.steps}: at least 1 is needed")
         preset = dataclasses.replace(preset, steps=args.steps)
     checkpoint = args.output / CHECKPOINT_NAME
     if checkpoint.exists() and not args.resume:
-        raise LedposeError(f"{checkpoint} exists: add --resume to continue that run or choose another directory.")
+        raise LedposeError(
+            f"{checkpoint} exists: add --resume to continue that run or choose another directory"
+        )
     data = load_recordings(args.recordings)
     initial = None
     if args.init:
@@ -50,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         if metadata.led_names != data.led_names:
             raise LedposeError(
                 f"{args.init} knows the LEDs {', '.join(metadata.led_names)}, the recordings have "
-                f"{', '.join(data.led_names)}: rename the LEDs or train without --init."
+                f"{', '.join(data.led_names)}: rename the LEDs or train without --init"
             )
     trainer = Trainer(data, args.output, preset, seed=args.seed, device=args.device, initial=initial)
     if args.resume:
@@ -60,5 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if not finished:
         print(f"Stopped at step {trainer.step} of {preset.steps}; continue with --resume.")
     export_checkpoint(load_checkpoint(checkpoint), args.output / "model.onnx")
-    print(f"Wrote {args.output / 'model.onnx'}. It has no scale yet: run `ledpose calibrate` on a picture of known distance.")
+    print(
+        f"Wrote {args.output / 'model.onnx'}. It has no scale yet: "
+        "run `ledpose calibrate` on a picture of known distance."
+    )
     return 0

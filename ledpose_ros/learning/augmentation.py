@@ -41,7 +41,8 @@ def mirror_states(states: Tensor, leds: list[int], chosen: Tensor) -> Tensor:
 def vary_colours(images: Tensor, generator: torch.Generator) -> Tensor:
     """Random brightness, white balance, saturation, order of channels, blur and noise.
 
-    Images (B, 3, H, W) in [-1, 1] give the same; labels stay. LEDs come in any colour, hence the order of channels.
+    Images (B, 3, H, W) in [-1, 1] give the same; labels stay. LEDs come in any colour, hence the order of
+    channels.
     """
     batch, device = len(images), images.device
 
@@ -61,4 +62,4 @@ def vary_colours(images: Tensor, generator: torch.Generator) -> Tensor:
     if torch.rand((), generator=generator, device=device) < 0.3:
         images = torch.lerp(images, F.avg_pool2d(images, 3, 1, 1), uniform(0, 1, 1, 1, 1))
     noise = torch.randn(images.shape, generator=generator, device=device)
-    return images.addcmul_(noise, uniform(0, 0.06, 1, 1, 1)).clamp_(-1, 1)
+    return images.addcmul_(noise, uniform(0, 0.04, 1, 1, 1)).clamp_(-1, 1)

@@ -7,7 +7,7 @@ The ground-truth group of a recording is never opened here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,24 +71,30 @@ def load_recordings(paths: Sequence[str | Path]) -> TrainingSet:
             first = first or info
             if tuple(info.led_names) != tuple(first.led_names):
                 raise LedposeError(
-                    f"{path} has the LEDs {', '.join(info.led_names)}, {paths[0]} has {', '.join(first.led_names)}: "
-                    "train on recordings with the same LED names."
+                    f"{path} has the LEDs {', '.join(info.led_names)}, "
+                    f"{paths[0]} has {', '.join(first.led_names)}: "
+                    "train on recordings with the same LED names"
                 )
             if not np.allclose(info.led_directions, first.led_directions, atol=1e-3):
-                raise LedposeError(f"{path} has other LED directions than {paths[0]}: correct the recorder's led_directions.")
+                raise LedposeError(
+                    f"{path} has other LED directions than {paths[0]}: correct the recorder's led_directions"
+                )
             if (info.width, info.height) != (first.width, first.height):
                 raise LedposeError(
-                    f"{path} has images of {info.width}x{info.height}, {paths[0]} of {first.width}x{first.height}: "
-                    "train on recordings of one image size."
+                    f"{path} has images of {info.width}x{info.height}, "
+                    f"{paths[0]} of {first.width}x{first.height}: "
+                    "train on recordings of one image size"
                 )
             count = len(recording)
             if not count:
-                raise LedposeError(f"{path} holds no sample: record again, and watch the recorder's status.")
+                raise LedposeError(f"{path} holds no sample: record again, and watch the recorder's status")
             decoded = np.empty((count, info.height, info.width, 3), np.uint8)
             halved = np.empty((count, (info.height + 1) // 2, (info.width + 1) // 2, 3), np.uint8)
             encoded = (recording.encoded_image(index) for index in range(count))
 
-            def decode(item: tuple[int, NDArray[np.uint8]], full: Images = decoded, half: Images = halved) -> None:
+            def decode(
+                item: tuple[int, NDArray[np.uint8]], full: Images = decoded, half: Images = halved
+            ) -> None:
                 index, data = item
                 full[index] = decode_image(data)
                 # Halved once here rather than at every step: the coarse network never sees the full size.
@@ -105,7 +111,7 @@ def load_recordings(paths: Sequence[str | Path]) -> TrainingSet:
             states.append(np.asarray(recording.led_states, np.float32))
             digests[Path(path).name] = digest(recording)
     if first is None:
-        raise LedposeError("No recording given: name at least one HDF5 file.")
+        raise LedposeError("no recording given: name at least one HDF5 file")
     return TrainingSet(
         np.concatenate(images) if len(images) > 1 else images[0],
         np.concatenate(halves) if len(halves) > 1 else halves[0],
@@ -116,14 +122,9 @@ def load_recordings(paths: Sequence[str | Path]) -> TrainingSet:
     )
 
 
-def shuffled_batches(count: int, batch_size: int, seed: int, first_step: int) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of indices, each epoch a new permutation; `first_step` continues where a run left off."""
+def batch_indices(count: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
+    """The samples of one step: each epoch goes through all of them, in a new order."""
     batch_size = min(batch_size, count)
-    per_epoch = count // batch_size
-    step = first_step
-    while True:
-        epoch = step // per_epoch
-        order = np.random.default_rng((seed, epoch)).permutation(count)
-        for index in range(step % per_epoch, per_epoch):
-            yield order[index * batch_size : (index + 1) * batch_size]
-            step += 1
+    epoch, place = divmod(step, count // batch_size)
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return order[place * batch_size : (place + 1) * batch_size]

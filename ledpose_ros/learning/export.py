@@ -52,16 +52,18 @@ def export_onnx(network: PeerNetwork, metadata: ModelMetadata, path: Path) -> No
 
 
 def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
-    """Read the network's weights and metadata back; raises LedposeError for a file that is not such a model."""
+    """Read the network's weights and metadata back; LedposeError for a file that is not such a model."""
     try:
         model = onnx.load(str(path))
     except FileNotFoundError:
-        raise LedposeError(f"The model {path} does not exist.") from None
+        raise LedposeError(f"the model {path} does not exist") from None
     except Exception as error:
-        raise LedposeError(f"{path} is not an ONNX file ({type(error).__name__}).") from error
+        raise LedposeError(f"{path} is not an ONNX file ({type(error).__name__})") from error
     metadata = ModelMetadata.from_properties({p.key: p.value for p in model.metadata_props})
     network = PeerNetwork(leds=len(metadata.led_names))
-    weights = {i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
+    weights = {
+        i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in model.graph.initializer
+    }
     try:
         missing = network.load_state_dict(
             {name: weight for name, weight in weights.items() if name in network.state_dict()}, strict=False
@@ -72,7 +74,8 @@ def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing:
         raise LedposeError(
-            f"{path} was not exported by this version of ledpose_ros: it lacks the weights {missing[0]}; export it again."
+            f"{path} lacks the weights {missing[0]}: it was not exported by this version of ledpose_ros, "
+            "export it again"
         )
     return network.eval(), metadata
 

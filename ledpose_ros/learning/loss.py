@@ -4,9 +4,9 @@
 Notation of the paper: p attention over cells and scales, Lambda_k(psi) visibility weight of LED k,
 bce_k cross-entropy of LED k.
 
-The paper's expected loss `sum p * sum_k Lambda_k * bce_k` is `expected_loss`. It leaves its plateau slowly, so the
-trainer uses the marginal likelihood of the same model, `location_loss`: which place explains the states of *all*
-LEDs? It must be all of them: a likelihood in which a cell may ignore LEDs is won by hedging.
+The paper's expected loss `sum p * sum_k Lambda_k * bce_k` is `expected_loss`. It leaves its plateau slowly,
+so the trainer uses the marginal likelihood of the same model, `location_loss`: which place explains the
+states of *all* LEDs? It must be all of them: a likelihood in which a cell may ignore LEDs is won by hedging.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def coarse_cross_entropy(maps: CoarseMaps, states: Tensor) -> Tensor:
 
 
 def expected_loss(maps: CoarseMaps, states: Tensor, led_directions: Tensor) -> Tensor:
-    """The paper's loss, `sum over cells and scales of p * sum_k Lambda_k(psi) * bce_k`, mean over the batch."""
+    """The paper's loss: sum over cells and scales of p * sum_k Lambda_k(psi) * bce_k, batch mean."""
     weights = visibility(maps.bearing.movedim(2, -1), led_directions).movedim(-1, 2)
     per_cell = (weights * coarse_cross_entropy(maps, states)).sum(2)
     return (maps.attention() * per_cell).sum((1, 2, 3)).mean()
@@ -62,8 +62,12 @@ def location_loss(maps: CoarseMaps, states: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def auxiliary_loss(maps: CoarseMaps, states: Tensor) -> Tensor:
-    """Max-pooled LED classifier: each LED may be told anywhere. It is what leaves the first plateau."""
-    return led_cross_entropy(maps.leds.amax((1, 3, 4)), states).mean()
+    """Pooled LED classifier: each LED may be told anywhere. It is what leaves the first plateau.
+
+    Logits are pooled with their own softmax as weights: the plain maximum would teach one cell an image.
+    """
+    logits = maps.leds.movedim(2, 1).flatten(2)
+    return led_cross_entropy((logits * logits.softmax(2)).sum(2), states).mean()
 
 
 def bearing_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tensor) -> Tensor:

@@ -55,7 +55,9 @@ def squash(pair: Tensor, dim: int) -> Tensor:
     return pair / (1 + pair.square().sum(dim, keepdim=True)).sqrt()
 
 
-def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+def convolution(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
     """Convolution, batch normalisation, ReLU; `same` padding."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
@@ -63,6 +65,22 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dil
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def standardise(image: Tensor) -> Tensor:
+    """Images (B, 3, H, W) scaled to one contrast each, whatever the exposure; hues stay."""
+    image = image - image.mean((1, 2, 3), keepdim=True)
+    return image / (image.square().mean((1, 2, 3), keepdim=True).sqrt() + 0.03)
+
+
+def local_contrast(image: Tensor) -> Tensor:
+    """What stands out from its surroundings of about 16 px, of one contrast an image.
+
+    Lit LEDs do, bright walls and windows do not: without it, learning hardly leaves the first plateau.
+    """
+    surroundings = F.avg_pool2d(image, 8, ceil_mode=True, count_include_pad=False)
+    surroundings = F.interpolate(surroundings, size=image.shape[-2:], mode="bilinear", align_corners=False)
+    return standardise(image - surroundings)
 
 
 class CoarseNetwork(nn.Module):
@@ -81,7 +99,7 @@ class CoarseNetwork(nn.Module):
         self.head = nn.Conv2d(4 * width, 1 + 2 + leds, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.layers(image))
+        return self.head(self.layers(local_contrast(image)))
 
 
 class FineNetwork(nn.Module):
@@ -104,7 +122,7 @@ class FineNetwork(nn.Module):
         self.head = nn.Linear(128, leds + 2 + 3 + 3 + 1)
 
     def forward(self, windows: Tensor) -> FineLook:
-        leds, bearing, shift, log_spread, presence = self.head(self.layers(windows)).split(
+        leds, bearing, shift, log_spread, presence = self.head(self.layers(standardise(windows))).split(
             [self.leds, 2, 3, 3, 1], dim=1
         )
         return FineLook(leds, squash(bearing, 1), shift, log_spread.clamp(-5, 1), presence[:, 0])
@@ -186,7 +204,8 @@ def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, turn: Tensor |
         offset_u, offset_v = offsets.unbind(-1)
         offsets = torch.stack([cosine * offset_u - sine * offset_v, sine * offset_u + cosine * offset_v], -1)
     points = (uv.unsqueeze(2) + side[..., None, None] * offsets).flatten(1, 2)  # (B, M*64*64, 2) [px]
-    # Pixels per sample decide which two levels to blend, so that far and near peers are equally free of aliasing.
+    # Pixels per sample decide which two levels to blend, so that far and near peers are equally free of
+    # aliasing.
     level = torch.log2(side / WINDOW_CELLS).clamp(0, len(pyramid.halves))
 
     def weight(index: int) -> Tensor:
@@ -221,7 +240,9 @@ class PeerNetwork(nn.Module):
         location, bearing, leds = stacked.split([1, 2, self.leds], dim=2)
         return CoarseMaps(location[:, :, 0], squash(bearing, 2), leds)
 
-    def cell_centres(self, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    def cell_centres(
+        self, height: int, width: int, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
         """Pixel coordinates u (w,), v (h,) of the cells' centres on the finest grid."""
         cell = STRIDE / SCALES[0]
         u = (torch.arange(width, device=device) + 0.5) * cell - 0.5
@@ -256,7 +277,7 @@ class PeerNetwork(nn.Module):
         return uv, picked[:, 3] / weight, picked[:, 0]
 
     def refine(self, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, FineLook]:
-        """Look at the windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen."""
+        """Look at windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen."""
         look = self.fine(cut_windows(pyramid, uv, log2_scale))
         shift = look.shift.view(*log2_scale.shape, 3)
         uv = uv + shift[..., :2] * window_side(log2_scale).unsqueeze(-1)

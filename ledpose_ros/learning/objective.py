@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step's loss, from images and LED states alone.
 
-The coarse and the fine network teach each other:
+A warm-up on small pictures in large batches lets the coarse network discover that LEDs exist: nothing else
+can be learned before. From then on the coarse and the fine network teach each other:
 
 1. the coarse network's posterior, which knows the true LED states, proposes where and how big the peer is;
 2. the fine network, frozen for the moment, moves the proposed window onto the peer (two looks);
@@ -48,6 +49,13 @@ JITTER_OCTAVES = 0.6
 JITTER_TURN = 0.1
 """Rotation of training windows [rad]: floors and cameras are not perfectly level."""
 
+Parts = dict[str, Tensor]
+"""Parts of a loss by name, detached."""
+
+
+def _detached(parts: Parts) -> Parts:
+    return {name: part.detach() for name, part in parts.items()}
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -69,29 +77,29 @@ class Objective:
     def _rand(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator, device=self.led_directions.device)
 
+    def warm_up(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Parts]:
+        """Loss of the coarse network alone, without its finest scale: a quarter of the cost a picture.
+
+        halves uint8 (B, H/2, W/2, 3), states (B, K); gives the loss and its parts for the log.
+        """
+        halves, states, _ = self._mirrored(halves, states)
+        loss, _, _, parts = self._coarse_loss(halvings(normalise(halves))[1:], states)
+        return loss, parts
+
     def __call__(
         self, images: Tensor, halves: Tensor, states: Tensor, fine: float, guide: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of images uint8 (B, H, W, 3), the same at half size and states (B, K), and its parts for the log.
+    ) -> tuple[Tensor, Parts]:
+        """Loss of images uint8 (B, H, W, 3), the same at half size and states (B, K), and its parts for the
+        log.
 
         `fine` and `guide` in [0, 1] weigh steps 3 and 4 of the module's text; 0 skips them.
         """
-        if self.mirrored is not None:
-            chosen = self._rand(len(images)) < 0.5
-            images = augmentation.mirror_images(images, chosen)
-            halves = augmentation.mirror_images(halves, chosen)
-            states = augmentation.mirror_states(states, self.mirrored, chosen)
+        halves, states, chosen = self._mirrored(halves, states)
         half = normalise(halves)
-        maps = self.network.coarse_maps(halvings(augmentation.vary_colours(half, self.generator)))
-        location, posterior = location_loss(maps, states)
-        auxiliary = auxiliary_loss(maps, states)
-        weights = visibility(maps.bearing.movedim(2, -1), self.led_directions).movedim(-1, 2)
-        cell_bearing = (weights * coarse_cross_entropy(maps, states).detach()).sum(2)
-        coarse_bearing = (posterior * cell_bearing).sum((1, 2, 3)).mean()
-        loss = location + 0.5 * auxiliary + coarse_bearing
-        parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": coarse_bearing}
+        varied = augmentation.vary_colours(half, self.generator)
+        loss, maps, posterior, parts = self._coarse_loss(halvings(varied), states)
         if fine > 0:
-            pyramid = Pyramid(images, halvings(half))
+            pyramid = Pyramid(augmentation.mirror_images(images, chosen), halvings(half))
             windows = self.propose(pyramid, posterior, refine=guide > 0)
             fine_loss, evidence, fine_parts = self.fine_loss(pyramid, windows, states)
             loss = loss + fine * fine_loss
@@ -99,8 +107,26 @@ class Objective:
             if guide > 0:
                 guided = self.guide_loss(maps, windows, evidence)
                 loss = loss + guide * guided
-                parts["guide"] = guided
-        return loss, {name: part.detach() for name, part in parts.items()}
+                parts["guide"] = guided.detach()
+        return loss, parts
+
+    def _mirrored(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Half of the pictures mirrored, where the LEDs' places allow it, and which (B,)."""
+        chosen = self._rand(len(states)) < (0.5 if self.mirrored is not None else 0.0)
+        if self.mirrored is not None:
+            states = augmentation.mirror_states(states, self.mirrored, chosen)
+        return augmentation.mirror_images(halves, chosen), states, chosen
+
+    def _coarse_loss(self, levels: list[Tensor], states: Tensor) -> tuple[Tensor, CoarseMaps, Tensor, Parts]:
+        """Loss of the coarse network on these levels of the pyramid, maps, posterior, parts for the log."""
+        maps = self.network.coarse_maps(levels)
+        location, posterior = location_loss(maps, states)
+        auxiliary = auxiliary_loss(maps, states)
+        weights = visibility(maps.bearing.movedim(2, -1), self.led_directions).movedim(-1, 2)
+        cell_bearing = (weights * coarse_cross_entropy(maps, states).detach()).sum(2)
+        bearing = (posterior * cell_bearing).sum((1, 2, 3)).mean()
+        parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": bearing}
+        return location + 0.5 * auxiliary + bearing, maps, posterior, _detached(parts)
 
     @torch.no_grad()
     def propose(self, pyramid: Pyramid, posterior: Tensor, refine: bool) -> Windows:
@@ -119,9 +145,7 @@ class Objective:
             log2_scale = log2_scale.clamp(-3.5, 0.5)
         return Windows(uv[:, 0], log2_scale[:, 0])
 
-    def fine_loss(
-        self, pyramid: Pyramid, windows: Windows, states: Tensor
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def fine_loss(self, pyramid: Pyramid, windows: Windows, states: Tensor) -> tuple[Tensor, Tensor, Parts]:
         """Loss of the fine network, and how far each window's LEDs were told (B,) [nats above chance]."""
         batch, device = len(states), states.device
         height, width = pyramid.full.shape[1:3]
@@ -147,7 +171,9 @@ class Objective:
 
         back = (windows.uv - seen_uv) / window_side(seen_scale)[:, None]
         cosine, sine = turn.cos(), turn.sin()
-        back = torch.stack([cosine * back[:, 0] + sine * back[:, 1], cosine * back[:, 1] - sine * back[:, 0]], 1)
+        back = torch.stack(
+            [cosine * back[:, 0] + sine * back[:, 1], cosine * back[:, 1] - sine * back[:, 0]], 1
+        )
         target = torch.cat([back, zoom[:, None]], 1)
 
         cross_entropy = led_cross_entropy(look_at_peer.leds, states)
@@ -161,7 +187,7 @@ class Objective:
             + away * led_cross_entropy(elsewhere, torch.zeros(batch, device=device))
         ).mean()
         parts = {"leds/fine": leds, "bearing/fine": bearing, "shift": shift, "presence": presence}
-        return 4 * leds + bearing + 0.3 * shift + 0.5 * presence, evidence, parts
+        return 4 * leds + bearing + 0.3 * shift + 0.5 * presence, evidence, _detached(parts)
 
     def guide_loss(self, maps: CoarseMaps, windows: Windows, evidence: Tensor) -> Tensor:
         """Cross-entropy of the attention against the place and scale of the windows, where LEDs were told."""
@@ -176,7 +202,11 @@ class Objective:
             return (1 - (position[:, None] - torch.arange(count, device=position.device)).abs()).clamp(min=0)
 
         scale = share((level[0] - windows.log2_scale).clamp(0, scales - 1), scales)
-        target = scale[:, :, None, None] * share(row, height)[:, None, :, None] * share(column, width)[:, None, None]
+        target = (
+            scale[:, :, None, None]
+            * share(row, height)[:, None, :, None]
+            * share(column, width)[:, None, None]
+        )
         log_attention = maps.location.flatten(1).log_softmax(1)
         told = (evidence / math.log(2)).clamp(0, 1)
         return -(told * (target.flatten(1) * log_attention).sum(1)).mean()

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.learning.dataset import TrainingSet, shuffled_batches
+from ledpose_ros.learning.dataset import TrainingSet, batch_indices
 from ledpose_ros.learning.network import PeerNetwork
 from ledpose_ros.learning.objective import Objective
 
@@ -33,19 +33,21 @@ AVERAGE_DECAY = 0.998
 class Preset:
     """Length and pace of a training run.
 
-    The fine network joins after `fine_start` of all steps and teaches the coarse one after `guide_start`.
+    The shares are of all steps: the warm-up ends, the fine network joins, it begins to teach the coarse one.
     """
 
     steps: int
     batch_size: int
+    warm_up_batch_size: int
     learning_rate: float
+    warm_up_end: float
     fine_start: float
     guide_start: float
 
 
 PRESETS = {
-    "cpu": Preset(steps=6000, batch_size=24, learning_rate=2e-3, fine_start=0.25, guide_start=0.4),
-    "adapt": Preset(steps=400, batch_size=16, learning_rate=5e-4, fine_start=0.0, guide_start=0.0),
+    "cpu": Preset(5000, 24, 64, learning_rate=3e-3, warm_up_end=0.12, fine_start=0.16, guide_start=0.3),
+    "adapt": Preset(400, 16, 64, learning_rate=5e-4, warm_up_end=0.0, fine_start=0.0, guide_start=0.0),
 }
 
 
@@ -54,11 +56,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise LedposeError(f"{path} does not exist: there is nothing to resume, start without --resume.") from None
+        raise LedposeError(
+            f"{path} does not exist: there is nothing to resume, start without --resume"
+        ) from None
     except Exception as error:
-        raise LedposeError(f"{path} is not a readable checkpoint ({type(error).__name__}).") from error
+        raise LedposeError(f"{path} is not a readable checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise LedposeError(f"{path} is not a checkpoint of this version of ledpose_ros ({CHECKPOINT_FORMAT}).")
+        raise LedposeError(f"{path} is not a checkpoint of this version of ledpose_ros ({CHECKPOINT_FORMAT})")
     return state
 
 
@@ -102,7 +106,7 @@ class Trainer:
         initial: PeerNetwork | None = None,
     ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise LedposeError("--device cuda was asked for, but PyTorch sees no CUDA GPU: use --device cpu.")
+            raise LedposeError("--device cuda was asked for, but PyTorch sees no CUDA GPU: use --device cpu")
         torch.manual_seed(seed)
         self.data = data
         self.directory = directory
@@ -117,7 +121,9 @@ class Trainer:
             multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY),
             use_buffers=True,
         )
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=preset.learning_rate, weight_decay=1e-4)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=preset.learning_rate, weight_decay=1e-4
+        )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, preset.learning_rate, total_steps=preset.steps + 1, pct_start=0.1
         )
@@ -160,8 +166,8 @@ class Trainer:
         for name, mine in (("steps", self.preset.steps), ("seed", self.seed), ("digests", self.data.digests)):
             if state[name] != mine:
                 raise LedposeError(
-                    f"The run in {self.directory} had {name} {state[name]}, this one has {mine}: "
-                    "resume with the same recordings, --steps and --seed, or start a new directory."
+                    f"the run in {self.directory} had {name} {state[name]}, this one has {mine}: "
+                    "resume with the same recordings, --steps and --seed, or start a new directory"
                 )
         self.network.load_state_dict(state["network"])
         self.average.module.load_state_dict(state["average"])
@@ -181,14 +187,23 @@ class Trainer:
 
         return ramp(self.preset.fine_start), ramp(self.preset.guide_start)
 
-    def train_step(self, indices: Any) -> tuple[float, dict[str, torch.Tensor]]:
-        """One step of the optimiser on the samples of these indices."""
-        loss, parts = self.objective(*self.data.batch(indices, self.device), *self.weights())
+    def _loss(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of the next batch."""
+        if self.step < self.preset.warm_up_end * self.preset.steps:
+            indices = batch_indices(len(self.data), self.preset.warm_up_batch_size, self.seed, self.step)
+            _, halves, states = self.data.batch(indices, self.device)
+            return self.objective.warm_up(halves, states)
+        indices = batch_indices(len(self.data), self.preset.batch_size, self.seed, self.step)
+        return self.objective(*self.data.batch(indices, self.device), *self.weights())
+
+    def train_step(self) -> tuple[float, dict[str, torch.Tensor]]:
+        """One step of the optimiser; the loss and its parts."""
+        loss, parts = self._loss()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise LedposeError(
-                f"The loss became {value} at step {self.step}; the last good checkpoint is in {self.directory}. "
-                "Look at the recordings with `ledpose inspect` and train with another --seed."
+                f"the loss became {value} at step {self.step}; the last good checkpoint is in {self.directory}: "
+                "look at the recordings with `ledpose inspect` and train with another --seed"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -200,16 +215,15 @@ class Trainer:
         return value, parts
 
     def run(self) -> bool:
-        """Train to the end of the preset; False when a signal ended the run early. Always leaves a checkpoint."""
+        """Train to the end of the preset; False when a signal ended it early. Always leaves a checkpoint."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.network.train()
-        batches = shuffled_batches(len(self.data), self.preset.batch_size, self.seed, self.step)
         log = SummaryWriter(str(self.directory / "log"), purge_step=self.step)
         progress = tqdm(total=self.preset.steps, initial=self.step, desc="Training", unit="step")
         try:
             with _interrupt_as_flag() as stopped:
                 while self.step < self.preset.steps and not stopped[0]:
-                    loss, parts = self.train_step(next(batches))
+                    loss, parts = self.train_step()
                     progress.update()
                     if self.step % 20 == 0:
                         progress.set_postfix(loss=f"{loss:.3f}", rate=f"{self.schedule.get_last_lr()[0]:.1e}")

@@ -177,9 +177,9 @@ class EstimatorNode(LifecycleNode):
     @_transition
     def on_configure(self, _state: LifecycleState) -> None:
         settings = self._settings
-        self._estimator = PeerEstimator(settings.model or default_model_path(), settings.threads)
         if settings.publish_tf:
             self._tf_broadcaster = self._make_tf_broadcaster()
+        self._estimator = PeerEstimator(settings.model or default_model_path(), settings.threads)
         calibration = self._estimator.metadata.calibration
         self.get_logger().info(
             f"model {self._estimator.path}: LEDs {', '.join(self._estimator.metadata.led_names)}; "

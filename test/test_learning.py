@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loss, augmentation, trainer and export, on a toy world."""
+
+import math
+
+import numpy as np
+import pytest
+from toy import HEIGHT, WIDTH, toy_sample, write_toy_recording
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS
+
+torch = pytest.importorskip("torch")
+
+from ledpose_ros.cli import main  # noqa: E402
+from ledpose_ros.learning import augmentation, loss  # noqa: E402
+from ledpose_ros.learning.dataset import batch_indices, load_recordings  # noqa: E402
+from ledpose_ros.learning.network import (  # noqa: E402
+    CoarseMaps,
+    PeerNetwork,
+    Pyramid,
+    cut_windows,
+    image_pyramid,
+    sample_pixels,
+    window_side,
+)
+from ledpose_ros.learning.trainer import Preset, Trainer, load_checkpoint  # noqa: E402
+
+DIRECTIONS = torch.tensor(DEFAULT_LED_DIRECTIONS, dtype=torch.float32)
+SHORT = Preset(4, 4, 4, learning_rate=1e-3, warm_up_end=0.25, fine_start=0.25, guide_start=0.5)
+
+# Toy images are too small to share among threads.
+torch.set_num_threads(1)
+
+
+def maps_with(location, bearing, leds) -> CoarseMaps:
+    """Maps of one image and one scale, a row of cells: location (w,), bearing (w, 2), leds (w, K)."""
+    return CoarseMaps(
+        torch.tensor(location).view(1, 1, 1, -1),
+        torch.tensor(bearing).T.reshape(1, 1, 2, 1, -1),
+        torch.tensor(leds).T.reshape(1, 1, len(leds[0]), 1, -1),
+    )
+
+
+def test_visibility_prefers_the_led_that_faces_the_camera():
+    weights = loss.visibility(torch.tensor([[0.0, 1.0]]), DIRECTIONS)[0]
+    expected = np.exp(loss.VISIBILITY_SHARPNESS * np.array([0, 1, 0, -1]))
+    np.testing.assert_allclose(weights.numpy(), expected / expected.sum(), rtol=1e-5)
+
+
+def test_visibility_of_an_unknown_bearing_is_flat():
+    np.testing.assert_allclose(loss.visibility(torch.zeros(1, 2), DIRECTIONS).numpy(), 0.25)
+
+
+def test_expected_loss_of_a_hand_worked_case():
+    # All attention on the first cell, which knows nothing: ln 2 whatever the visibility.
+    maps = maps_with([50.0, 0.0], [[1.0, 0.0], [1.0, 0.0]], [[0.0] * 4, [9.0] * 4])
+    assert float(loss.expected_loss(maps, torch.zeros(1, 4), DIRECTIONS)) == pytest.approx(
+        math.log(2), rel=1e-4
+    )
+
+
+def test_location_loss_posterior_is_where_all_leds_are_explained():
+    states = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
+    right = [4.0, -4.0, 4.0, -4.0]
+    half = [4.0, -4.0, -4.0, 4.0]
+    maps = maps_with([0.0, 0.0, 0.0], [[0.0, 0.0]] * 3, [half, right, [0.0] * 4])
+    value, posterior = loss.location_loss(maps, states)
+    assert posterior.flatten().argmax() == 1 and posterior.flatten()[1] > 0.9
+    likelihoods = [np.prod(1 / (1 + np.exp(-np.array(x)))) for x in ([4, 4, -4, -4], [4] * 4, [0] * 4)]
+    assert float(value) == pytest.approx(-math.log(np.mean(likelihoods)), rel=1e-4)
+
+
+def test_mirrored_image_swaps_left_and_right():
+    leds = augmentation.mirrored_leds(np.asarray(DEFAULT_LED_DIRECTIONS))
+    assert leds == [0, 3, 2, 1]
+    chosen = torch.tensor([True, False])
+    states = augmentation.mirror_states(torch.tensor([[1.0, 1, 0, 0]] * 2), leds, chosen)
+    assert states.tolist() == [[1, 0, 0, 1], [1, 1, 0, 0]]
+    images = torch.arange(2 * 2 * 3 * 3, dtype=torch.uint8).view(2, 2, 3, 3)
+    mirrored = augmentation.mirror_images(images, chosen)
+    assert torch.equal(mirrored[0], images[0].flip(1)) and torch.equal(mirrored[1], images[1])
+
+
+def test_asymmetric_leds_are_never_mirrored():
+    assert augmentation.mirrored_leds(np.array([0.0, 1.0, 3.0])) is None
+
+
+def test_sampled_pixels_are_those_of_the_image():
+    image = torch.randint(0, 255, (2, 5, 7, 3), dtype=torch.uint8)
+    points = torch.tensor([[[3.0, 2.0], [0.5, 0.0], [-9.0, 0.0]]] * 2)
+    sampled = sample_pixels(image, points)
+    scaled = image.float() / 127.5 - 1
+    torch.testing.assert_close(sampled[1, :, 0], scaled[1, 2, 3])
+    torch.testing.assert_close(sampled[0, :, 1], (scaled[0, 0, 0] + scaled[0, 0, 1]) / 2)
+    assert torch.all(sampled[:, :, 2] == 0)
+
+
+@pytest.mark.parametrize("log2_scale", [-0.7, -2.0, -2.6])
+def test_window_shows_its_centre_at_any_scale(log2_scale):
+    image = np.zeros((1, 360, 640, 3), np.uint8)
+    side = float(window_side(torch.tensor(log2_scale)))
+    u, v, quarter = 400.0, 150.0, side / 4
+    rows, columns = np.mgrid[:360, :640]
+    image[0, (abs(rows - v) < quarter) & (abs(columns - u) < quarter)] = 255
+    window = cut_windows(
+        image_pyramid(torch.from_numpy(image)), torch.tensor([[[u, v]]]), torch.tensor([[log2_scale]])
+    )[0, 0]
+    bright = (window > 0).nonzero().float()
+    assert window.shape == (64, 64)
+    np.testing.assert_allclose(bright.mean(0).numpy(), 31.5, atol=0.6)
+    assert len(bright) == pytest.approx(32**2, rel=0.12)
+
+
+def test_an_epoch_goes_through_all_samples_in_a_new_order():
+    first, second = (
+        np.concatenate([batch_indices(9, 3, 1, step) for step in range(e, e + 3)]) for e in (0, 3)
+    )
+    assert sorted(first) == sorted(second) == list(range(9))
+    assert list(first) != list(second)
+
+
+def test_training_never_opens_the_ground_truth(tmp_path):
+    """The same samples with and without ground truth give the identical model, to the bit."""
+    models = []
+    for name, with_ground_truth in (("with", True), ("without", False)):
+        write_toy_recording(tmp_path / f"{name}.h5", 8, with_ground_truth=with_ground_truth)
+        data = load_recordings([tmp_path / f"{name}.h5"])
+        trainer = Trainer(data, tmp_path / name, SHORT, seed=3)
+        trainer.run()
+        models.append(load_checkpoint(tmp_path / name / "checkpoint.pt")["average"])
+    for key, weight in models[0].items():
+        assert torch.equal(weight, models[1][key]), key
+
+
+def test_resume_continues_to_the_bit(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 12)
+    data = load_recordings([tmp_path / "toy.h5"])
+    whole = Trainer(data, tmp_path / "whole", SHORT)
+    whole.run()
+    first = Trainer(data, tmp_path / "halves", SHORT)
+    first.directory.mkdir()
+    first.network.train()
+    for _ in range(2):
+        first.train_step()
+    first.save()
+    second = Trainer(data, tmp_path / "halves", SHORT)
+    second.resume()
+    second.run()
+    for name, weight in whole.network.state_dict().items():
+        assert torch.equal(weight, second.network.state_dict()[name]), name
+
+
+def test_resume_refuses_other_recordings(tmp_path):
+    write_toy_recording(tmp_path / "a.h5", 8)
+    write_toy_recording(tmp_path / "b.h5", 8, seed=1)
+    trainer = Trainer(load_recordings([tmp_path / "a.h5"]), tmp_path / "run", SHORT)
+    trainer.run()
+    other = Trainer(load_recordings([tmp_path / "b.h5"]), tmp_path / "run", SHORT)
+    with pytest.raises(LedposeError, match="digests"):
+        other.resume()
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(LedposeError, match="not a readable checkpoint"):
+        load_checkpoint(path)
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(LedposeError, match="not a checkpoint of this version"):
+        load_checkpoint(path)
+
+
+def test_learning_finds_the_toy_robot(tmp_path):
+    """A few steps from LED states alone: the loss falls and the robot is found far better than by chance."""
+    write_toy_recording(tmp_path / "toy.h5", 256)
+    data = load_recordings([tmp_path / "toy.h5"])
+    preset = Preset(160, 32, 32, learning_rate=4e-3, warm_up_end=0.1, fine_start=0.4, guide_start=0.6)
+    trainer = Trainer(data, tmp_path / "run", preset)
+    trainer.network.train()
+    locations = []
+    while trainer.step < preset.steps:
+        _, parts = trainer.train_step()
+        locations.append(float(parts["location"]))
+    assert np.mean(locations[-10:]) < 0.7 * np.mean(locations[:10])
+
+    rng = np.random.default_rng(99)
+    images, _, centres = zip(*(toy_sample(rng) for _ in range(64)), strict=True)
+    network = trainer.network.eval()
+    with torch.no_grad():
+        uv = network(torch.from_numpy(np.stack(images)))[0][:, 0].numpy()
+    errors = np.linalg.norm(uv - np.array(centres), axis=1)
+    chance = np.linalg.norm(np.array(centres) - np.mean(centres, axis=0), axis=1)
+    assert np.median(errors) < 0.4 * np.median(chance)
+
+
+def test_command_trains_exports_and_adapts(tmp_path, capsys):
+    """`ledpose train` leaves a model that the robot's estimator reads and that training can start from."""
+    recording = tmp_path / "toy.h5"
+    write_toy_recording(recording, 8)
+    run = tmp_path / "run"
+    assert main(["train", str(recording), "-o", str(run), "--steps", "2"]) == 0
+    estimator = PeerEstimator(run / "model.onnx")
+    assert estimator.metadata.calibration is None
+    assert estimator.metadata.input_size == (WIDTH, HEIGHT)
+    again = tmp_path / "again"
+    arguments = ["train", str(recording), "-o", str(again), "--init", str(run / "model.onnx"), "--steps", "1"]
+    assert main(arguments) == 0
+    assert main(["train", str(recording), "-o", str(run), "--steps", "2"]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_exported_graph_agrees_with_torch(tmp_path):
+    """ONNX Runtime and torch agree to 1e-4 (relative for pixels), at the training size and at another one."""
+    import onnxruntime
+
+    from ledpose_ros.learning.export import OUTPUT_NAMES, export_onnx, load_onnx
+    from ledpose_ros.model_metadata import ModelMetadata
+
+    torch.manual_seed(0)
+    network = PeerNetwork().eval()
+    metadata = ModelMetadata(
+        ("front", "left", "back", "right"), tuple(DEFAULT_LED_DIRECTIONS), (0.5,), 8, (640, 360)
+    )
+    path = tmp_path / "model.onnx"
+    export_onnx(network, metadata, path)
+    session = onnxruntime.InferenceSession(str(path))
+    rng = np.random.default_rng(0)
+    for shape in ((1, 360, 640, 3), (2, 180, 320, 3), (1, 243, 411, 3)):
+        image = rng.integers(0, 255, shape, np.uint8)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(image))
+        for name, said, true in zip(OUTPUT_NAMES, session.run(None, {"image": image}), expected, strict=True):
+            np.testing.assert_allclose(said, true.numpy(), rtol=1e-4, atol=1e-4, err_msg=name)
+    loaded, read = load_onnx(path)
+    assert read == metadata
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, network.state_dict()[name]), name
+
+
+def test_a_pyramid_keeps_odd_edges():
+    pyramid = image_pyramid(torch.zeros(1, 5, 7, 3, dtype=torch.uint8))
+    assert isinstance(pyramid, Pyramid)
+    assert [tuple(level.shape[-2:]) for level in pyramid.halves] == [(3, 4), (2, 2), (1, 1)]
