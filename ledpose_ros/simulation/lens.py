@@ -17,14 +17,15 @@ class Lens:
         self.rng = rng
         self.brightness = float(np.clip(rng.normal(0.52, 0.09), 0.25, 0.75))
         self.white_balance = np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
-        self.sharpness = float(rng.uniform(0.3, 0.8) * width / 640)
-        self.glare = float(rng.uniform(0.8, 1.6))
+        self.softness = float(rng.uniform(0.45, 1.0) * width / 640)
+        self.led_brightness = float(rng.uniform(0.6, 1.6))
+        self.glare = float(np.exp(rng.uniform(np.log(0.1), np.log(1.6))))
         self.gain: float | None = None
         y, x = np.mgrid[:height, :width].astype(np.float32)
         radius = np.hypot(x - (width - 1) / 2, y - (height - 1) / 2) / (width / 2)
         self.vignette = (1 - rng.uniform(0, 0.3) * radius**2)[..., None].astype(np.float32)
 
-        contrast, saturation = rng.uniform(0.9, 1.2), rng.uniform(0.65, 1.1)
+        contrast, saturation = rng.uniform(0.85, 1.1), rng.uniform(0.65, 1.1)
         colour = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
         self.grading = np.column_stack([colour, np.full(3, 0.5 * (1 - contrast))]).astype(np.float32)
         level = np.linspace(0, 1, LEVELS)
@@ -46,10 +47,10 @@ class Lens:
             self.gain = float(min(self.brightness**GAMMA / max(np.median(linear[::4, ::4]), 0.02), 12.0))
         linear = linear * (self.vignette * (self.white_balance * self.gain))
         if glow is not None:
-            linear = linear + self.glare * glow
+            linear = linear + self.led_brightness * glow
         np.minimum(linear, 1, out=linear)
         linear = _smear(linear, motion)
-        linear = cv2.GaussianBlur(linear, (0, 0), self.sharpness)
+        linear = cv2.GaussianBlur(linear, (0, 0), self.softness)
         level = (linear * (LEVELS - 1)).astype(np.uint16)
         display = cv2.transform(self.to_display[level], self.grading)
         top, left = self.rng.integers(0, 64, 2)
@@ -73,8 +74,13 @@ def _smear(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
     return cv2.filter2D(image, -1, kernel / kernel.sum())
 
 
-def draw_ring(glow: np.ndarray, outline: np.ndarray, seen: float, colour: np.ndarray, tube: float) -> None:
-    """Add one lit ring to `glow` (H, W, 3): its outline (n, 2) [px], share `seen`, tube width [px]."""
+def draw_ring(
+    glow: np.ndarray, outline: np.ndarray, seen: float, colour: np.ndarray, tube: float, glare: float
+) -> None:
+    """Add one lit ring to `glow` (H, W, 3): its outline (n, 2) [px], share `seen`, tube width [px].
+
+    `glare` is how much light spreads round the ring, compared with its own.
+    """
     height, width = glow.shape[:2]
     span = float(np.ptp(outline, 0).max())
     margin = int(np.ceil(1.2 * span + 8))
@@ -93,6 +99,6 @@ def draw_ring(glow: np.ndarray, outline: np.ndarray, seen: float, colour: np.nda
     core *= seen * min(1.0, tube * fine)
     near = cv2.GaussianBlur(core, (0, 0), 0.7 + 0.05 * span)
     far = cv2.GaussianBlur(core, (0, 0), 1.5 + 0.35 * span)
-    core_colour = 0.2 + 0.8 * colour
-    light = core[..., None] * core_colour + (1.5 * near + 1.6 * far)[..., None] * colour
+    core_colour = 0.1 + 0.9 * colour
+    light = core[..., None] * core_colour + ((0.5 + 0.6 * glare) * near + glare * far)[..., None] * colour
     glow[low[1] : high[1], low[0] : high[0]] += light.astype(np.float32)

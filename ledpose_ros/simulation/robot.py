@@ -26,7 +26,7 @@ LED_CENTRES = np.array(
 )
 """Centres (K, 3) [m] of the light rings in the body frame: front, left, back, right."""
 
-LED_TUBE = 0.0065
+LED_TUBE = 0.006
 """Thickness [m] of the light rings."""
 
 BODY_POINTS = np.array(
@@ -178,7 +178,7 @@ def add_robot_assets(spec: mujoco.MjSpec, look: RobotLook) -> None:
     material("rim", look.shell * 0.8)
     material("accent", look.accent)
     material("lens", np.full(3, 0.02), specular=1.0)
-    material("led_off", look.shell * 0.55, specular=0.6)
+    material("led_off", look.shell * 0.65, specular=0.6)
     material("led_on", 0.15 + 0.85 * look.led_colour, emission=1.0)
     spec.add_material(name="contact", rgba=[0, 0, 0, 0.22])
 

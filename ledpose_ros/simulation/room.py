@@ -142,7 +142,7 @@ class RoomBuilder:
     def _add_lights(self) -> None:
         """Ambient light, one strong light, mostly with shadows, and a weaker one from another side."""
         rng, headlight = self.rng, self.spec.visual.headlight
-        ambient = rng.uniform(0.3, 0.7)
+        ambient = rng.uniform(0.38, 0.75)
         tint = _draw_tint(rng)
         headlight.ambient, headlight.diffuse = ambient * tint, rng.uniform(0, 0.15) * tint
         headlight.specular = [0.05] * 3

@@ -214,7 +214,7 @@ class Scene:
                 if glow is None:
                     glow = np.zeros((self.height, self.width, 3), np.float32)
                 tube = LED_TUBE * self.camera_matrix[0, 0] / points[:, 2].mean()
-                draw_ring(glow, self._pixels(points), share, self.look.led_colour, tube)
+                draw_ring(glow, self._pixels(points), share, self.look.led_colour, tube, self._lens.glare)
         return glow
 
 
