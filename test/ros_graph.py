@@ -21,6 +21,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 
+# Seconds; a machine that trains beside the tests starts a node slowly.
+PATIENCE = 40.0
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Domains above 101 reach into Linux's ephemeral ports; 10 per process keep parallel test runs apart.
 _domains = itertools.cycle(10 + (os.getpid() * 10 + offset) % 90 for offset in range(10))
@@ -61,11 +64,11 @@ class NodeProcess:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def wait(self, timeout: float = 15.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """The exit code of a node that ends by itself."""
         return self._process.wait(timeout)
 
-    def end(self, number: signal.Signals = signal.SIGINT, timeout: float = 10.0) -> tuple[int, float]:
+    def end(self, number: signal.Signals = signal.SIGINT, timeout: float = PATIENCE) -> tuple[int, float]:
         """Send a signal; return the exit code and how many seconds the node took to end."""
         start = time.monotonic()
         self._process.send_signal(number)
@@ -120,7 +123,7 @@ class Client:
             self.spin_once(left)
 
     def wait_until(
-        self, predicate: Callable[[], Any], timeout: float = 15.0, what: str | Callable[[], str] = ""
+        self, predicate: Callable[[], Any], timeout: float = PATIENCE, what: str | Callable[[], str] = ""
     ) -> Any:
         """Spin until the predicate is true and return its value; fail after the timeout, saying `what`."""
         end = time.monotonic() + timeout
@@ -135,7 +138,7 @@ class Client:
         self.node.create_subscription(message_type, topic, messages.append, qos)
         return messages
 
-    def call(self, service_type: Any, name: str, request: Any = None, timeout: float = 15.0) -> Any:
+    def call(self, service_type: Any, name: str, request: Any = None, timeout: float = PATIENCE) -> Any:
         """Call a service and return its answer."""
         client: Any = self.node.create_client(service_type, name)
         self.wait_until(client.service_is_ready, timeout, f"service {name}")

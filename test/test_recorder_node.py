@@ -3,6 +3,7 @@
 
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,24 @@ class Robot:
             else:
                 self._next_frame += FRAME_NS
                 self.publish_frame()
-                self.client.spin_for(0.01)
+                self.client.spin_for(0.02)
+
+    def run_until(self, samples: int, timeout: float = 60.0) -> None:
+        """Run until the recorder's status tells so many more samples, however slow the machine."""
+        target = int(self.values().get("samples", 0)) + samples
+        end = time.monotonic() + timeout
+        while int(self.values().get("samples", 0)) < target:
+            assert time.monotonic() < end, f"not {target} samples within {timeout} s: {self.values()}"
+            self.run(frames=5)
+
+    def let_recorder_catch_up(self) -> None:
+        """Wait for the next status, so that what is published then does not push anything out of a queue."""
+        seen = len(self.status)
+        self.client.wait_until(lambda: len(self.status) > seen, what="another status")
+
+    def values(self) -> dict[str, str]:
+        """The values of the last status."""
+        return {pair.key: pair.value for pair in self.status[-1].values} if self.status else {}
 
     def header(self) -> Header:
         return Header(stamp=stamp_from_ns(self.time_ns), frame_id="camera_optical_frame")
@@ -116,18 +134,12 @@ class Robot:
             )
         self.frames += 1
 
-    def wait_for_status(self, **expected: str) -> dict[str, str]:
-        """Wait for a status that holds the values; underscores in names stand for spaces."""
-        wanted = {name.replace("_", " "): value for name, value in expected.items()}
-
-        values: dict[str, str] = {}
-
-        def found() -> bool:
-            values.update((pair.key, pair.value) for pair in self.status[-1].values)
-            return wanted.items() <= values.items()
-
-        self.client.wait_until(found, what=lambda: f"{wanted} in {values}")
-        return values
+    def wait_for_status(self, wanted: dict[str, str]) -> dict[str, str]:
+        """Wait for a status that holds the values."""
+        self.client.wait_until(
+            lambda: wanted.items() <= self.values().items(), what=lambda: f"{wanted} in {self.values()}"
+        )
+        return self.values()
 
 
 def camera_info(header: Header, width: int, height: int, focal_length: float = 50.0) -> CameraInfo:
@@ -181,18 +193,18 @@ def test_every_sample_is_right_and_the_file_is_whole_after_a_signal(
     robot = Robot(client)
     with recorder(domain, tmp_path) as node:
         robot.wait_for_recorder()
-        robot.run(frames=120)
+        robot.run_until(samples=60)
         code, seconds = node.end(number)
         assert code == 0, node.log
-        assert seconds < 2
+        # `ros2 launch` sends the next signal after 5 s. It takes 0.3 s where nothing else keeps the machine busy.
+        assert seconds < 4
         assert "Traceback" not in node.log
-        assert re.search(r"recorder: \d+ samples of 1\d\d images", node.log), node.log
+        assert re.search(r"recorder: \d+ samples of \d+ images", node.log), node.log
 
     (path,) = finished_recordings(tmp_path)
     samples, wrong = wrong_samples(path)
     assert wrong == 0
-    # The guard takes about 60 ms out of every 190 ms.
-    assert samples > 60
+    assert samples >= 60
     with Recording(path) as recording:
         assert recording.info.led_names == LED_NAMES
         assert recording.info.camera_frame == "camera_optical_frame"
@@ -200,22 +212,34 @@ def test_every_sample_is_right_and_the_file_is_whole_after_a_signal(
         assert len(np.unique(recording.led_states, axis=0)) > 4
 
 
+def test_a_killed_recorder_leaves_what_it_committed(domain: int, client: Client, tmp_path: Path) -> None:
+    robot = Robot(client)
+    with recorder(domain, tmp_path, flush_samples=5) as node:
+        robot.wait_for_recorder()
+        robot.run_until(samples=30)
+        node.end(signal.SIGKILL)
+    (part,) = (tmp_path / "out").glob("*.part")
+    samples, wrong = wrong_samples(part)
+    assert samples >= 25 and wrong == 0
+
+
 def test_compressed_images_are_stored_as_they_came(domain: int, client: Client, tmp_path: Path) -> None:
     robot = Robot(client, CompressedImage)
     with recorder(domain, tmp_path, image_transport="compressed") as node:
         robot.wait_for_recorder()
-        robot.run(frames=60)
+        robot.run_until(samples=20)
+        robot.let_recorder_catch_up()
         # A JPEG that lost its tail, as over a bad radio link.
         whole = encode_image(picture_of(np.ones(4), 0), "jpeg")
         robot.image_publisher.publish(
             CompressedImage(header=robot.steady_header(), format="jpeg", data=whole[:-200])
         )
-        robot.run(frames=30)
-        robot.wait_for_status(**{"refused: unreadable image": "1"})
+        robot.run_until(samples=10)
+        robot.wait_for_status({"refused: unreadable image": "1"})
         assert node.end()[0] == 0
     (path,) = finished_recordings(tmp_path)
     samples, wrong = wrong_samples(path)
-    assert samples > 40 and wrong == 0
+    assert samples >= 30 and wrong == 0
     with Recording(path) as recording:
         frame = (recording.image_stamps_ns[3] - START_NS) // FRAME_NS
         published = encode_image(picture_of(recording.led_states[3], int(frame)), "jpeg")
@@ -226,7 +250,8 @@ def test_malformed_messages_are_counted_and_do_no_harm(domain: int, client: Clie
     robot = Robot(client)
     with recorder(domain, tmp_path) as node:
         robot.wait_for_recorder()
-        robot.run(frames=40)
+        robot.run_until(samples=20)
+        robot.let_recorder_catch_up()
 
         def publish_leds(names: list[str], positions: list[float]) -> None:
             robot.led_publisher.publish(JointState(header=robot.header(), name=names, position=positions))
@@ -243,18 +268,18 @@ def test_malformed_messages_are_counted_and_do_no_harm(domain: int, client: Clie
         unknown.encoding = "hologram8"
         robot.image_publisher.publish(unknown)
         robot.image_publisher.publish(Image(header=robot.steady_header(), encoding="rgb8"))
-        robot.run(frames=30)
-        robot.wait_for_status(**{"refused: malformed LED message": "4", "refused: unreadable image": "3"})
+        robot.run_until(samples=10)
+        robot.wait_for_status({"refused: malformed LED message": "4", "refused: unreadable image": "3"})
 
         robot.camera_publisher.publish(camera_info(robot.header(), WIDTH, HEIGHT, focal_length=0.0))
-        robot.wait_for_status(**{"refused: camera not calibrated": "1"})
-        robot.run(frames=30)
+        robot.wait_for_status({"refused: camera not calibrated": "1"})
+        robot.run_until(samples=10)
         assert node.is_running
         assert node.end()[0] == 0
         assert "holds 6134 bytes, 32 rows of 192 take 6144" in node.log
     (path,) = finished_recordings(tmp_path)
     samples, wrong = wrong_samples(path)
-    assert samples > 50 and wrong == 0
+    assert samples >= 40 and wrong == 0
 
 
 def test_services_start_stop_and_split(domain: int, client: Client, tmp_path: Path) -> None:
@@ -262,23 +287,23 @@ def test_services_start_stop_and_split(domain: int, client: Client, tmp_path: Pa
     with recorder(domain, tmp_path, autostart=False) as node:
         robot.wait_for_recorder()
         robot.run(frames=10)
-        assert robot.wait_for_status(state="stopped")["images received"] == "0"
+        assert robot.wait_for_status({"state": "stopped"})["images received"] == "0"
         refused = client.call(Trigger, "recorder/split")
         assert not refused.success and "nothing to split" in refused.message
 
         assert client.call(Trigger, "recorder/start").success
-        robot.run(frames=40)
+        robot.run_until(samples=15)
         split = client.call(Trigger, "recorder/split")
         assert split.success and re.search(r"ledpose_\d{8}_\d{6}\.h5 holds \d+ samples", split.message), (
             split.message
         )
-        robot.run(frames=40)
+        robot.run_until(samples=15)
         stopped = client.call(Trigger, "recorder/stop")
         assert stopped.success
         assert len(finished_recordings(tmp_path)) == 2
         robot.run(frames=20)
         assert client.call(Trigger, "recorder/start").success
-        robot.run(frames=40)
+        robot.run_until(samples=15)
         assert node.end()[0] == 0
     paths = finished_recordings(tmp_path)
     assert len(paths) == 3
@@ -291,17 +316,16 @@ def test_a_clock_that_jumps_back_clears_the_history(domain: int, client: Client,
     robot = Robot(client)
     with recorder(domain, tmp_path) as node:
         robot.wait_for_recorder()
-        robot.run(frames=90)
+        robot.run_until(samples=40)
         # The same times again with other states, as when a bag starts over.
         robot._next_frame = robot._next_change = robot._next_keep_alive = START_NS
         robot.frames = 0
-        robot.run(frames=90)
-        values = robot.wait_for_status(**{"state": "recording"})
-        assert int(values["refused: clock jumped backwards"]) >= 1
+        robot.run_until(samples=40)
+        assert int(robot.values()["refused: clock jumped backwards"]) >= 1
         assert node.end()[0] == 0
     (path,) = finished_recordings(tmp_path)
     samples, wrong = wrong_samples(path)
-    assert samples > 80 and wrong == 0
+    assert samples >= 80 and wrong == 0
 
 
 def test_bad_parameters_end_with_one_sentence(domain: int, tmp_path: Path) -> None:
