@@ -6,12 +6,11 @@ ros2 launch ledpose_ros estimate.launch.py image:=/camera/image_raw camera_info:
 
 from pathlib import Path
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-
-from launch import LaunchContext, LaunchDescription
 
 # The launch and config folders lie side by side, in the checkout as in the installation.
 CONFIG = Path(__file__).resolve().parent.parent / "config"

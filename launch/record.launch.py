@@ -6,11 +6,10 @@ ros2 launch ledpose_ros record.launch.py image:=/camera/image_raw camera_info:=/
 
 from pathlib import Path
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-
-from launch import LaunchDescription
 
 # The launch and config folders lie side by side, in the checkout as in the installation.
 CONFIG = Path(__file__).resolve().parent.parent / "config"
