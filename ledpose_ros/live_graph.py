@@ -13,11 +13,11 @@ from typing import Any
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.nodes.common import sensor_qos
 
 ENDING_SECONDS = 20.0
 SILENCE_LIMIT = 60.0
@@ -93,8 +93,8 @@ class Listener:
         rclpy.try_shutdown()
 
     def hear(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
-        """Have `callback` called with each message of a topic."""
-        self._node.create_subscription(message_type, topic, callback, sensor_qos(depth=100))
+        """Have `callback` called with each message of a topic that is published reliably."""
+        self._node.create_subscription(message_type, topic, callback, QoSProfile(depth=100))
 
     def spin(self, progress: Callable[[], float], processes: list[NodeProcess], bar: tqdm) -> None:
         """Handle messages until `progress()` reaches the bar's total.

@@ -14,7 +14,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,19 +21,19 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Pose, PoseArray, PoseStamped, PoseWithCovarianceStamped
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import Image, JointState
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import Predictions, mean_predictor, score, table
 from ledpose_ros.geometry import project, relative_bearing
 from ledpose_ros.images import encode_image, rgb_from_message
-from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, HeldState, LedHistory
+from ledpose_ros.leds import HeldState, LedHistory
 from ledpose_ros.live_graph import Listener, running_nodes, use_private_domain
 from ledpose_ros.model_metadata import default_model_path
 from ledpose_ros.nodes.common import stamp_ns
 from ledpose_ros.plots import SAID, TRUE
-from ledpose_ros.recording import Recording
+from ledpose_ros.recording import Recording, RecordingInfo
 
 Array = NDArray[np.float64]
 
@@ -50,6 +49,7 @@ TAPE_MEASURE = 1.5
 DEBUG_PICTURES = 12
 RESULTS = {
     "report.txt": "this table",
+    "recording.png": "pictures of the recording, with the LED states",
     "poses.png": "truth and published poses, from above and over time",
     "debug_images.png": "what the estimator saw, with its answers drawn on it",
     "calibration.png": "the picture that gave the model its scale",
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         1, f"Record {args.samples} samples of a peer with blinking LEDs: simulator and recorder, over DDS"
     )
     recording = record(output, args.samples, args.seed)
-    ledpose("inspect", recording)
+    ledpose("inspect", recording, "--contact-sheet", output / "recording.png")
 
     announce(2, "Adapt the model to this recording, from pictures and LED states alone")
     initial = args.model or default_model_path()
@@ -105,7 +105,9 @@ def run(args: argparse.Namespace) -> int:
     heard = estimate(output, model, args.watch, seed=args.seed + 1000)
 
     announce(5, "Compare what was published with the truth")
-    return report(heard, output, time.monotonic() - started)
+    with Recording(recording) as file:
+        info = file.info  # The camera and the LEDs are the same.
+    return report(heard, info, output, time.monotonic() - started)
 
 
 def announce(step: int, what: str) -> None:
@@ -188,7 +190,6 @@ class Heard:
     """The estimator's probabilities (K,) of the best peer's LEDs."""
     leds: LedHistory = field(default_factory=lambda: LedHistory(0, 10**9, horizon_ns=10**13))
     debug_images: list[NDArray[np.uint8]] = field(default_factory=list)
-    camera: Any = None
 
 
 def estimate(output: Path, model: Path, seconds: float, seed: int) -> Heard:
@@ -213,9 +214,6 @@ def estimate(output: Path, model: Path, seconds: float, seed: int) -> Heard:
     def on_leds(message: JointState) -> None:
         heard.leds.add(stamp_ns(message.header.stamp), np.array(message.position))
 
-    def on_camera(message: CameraInfo) -> None:
-        heard.camera = message
-
     estimator = {"model": model, "debug_image_rate": DEBUG_PICTURES / seconds}
     with (
         running_nodes(output / "logs", simulator=simulator(seed), estimator=estimator) as processes,
@@ -229,7 +227,6 @@ def estimate(output: Path, model: Path, seconds: float, seed: int) -> Heard:
         listener.hear(JointState, "peer_led_states", on_peer_leds)
         listener.hear(PoseStamped, "ground_truth", on_truth)
         listener.hear(JointState, "led_states", on_leds)
-        listener.hear(CameraInfo, "camera_info", on_camera)
         listener.hear(
             Image, "debug_image", lambda message: heard.debug_images.append(rgb_from_message(message))
         )
@@ -246,10 +243,10 @@ def pose_vector(pose: Pose) -> Array:
 # --- report -------------------------------------------------------------------------------------------------
 
 
-def report(heard: Heard, output: Path, seconds: float) -> int:
+def report(heard: Heard, info: RecordingInfo, output: Path, seconds: float) -> int:
     """Score what was heard, print and write the result; 1 if it is worse than the mean predictor."""
-    true, said = compare(heard)
-    directions = np.asarray(DEFAULT_LED_DIRECTIONS)
+    true, said = compare(heard, info)
+    directions = np.asarray(info.led_directions)
     rows = {
         "published": score(said, true, directions),
         "mean predictor": score(mean_predictor(true), true, directions),
@@ -273,7 +270,7 @@ def report(heard: Heard, output: Path, seconds: float) -> int:
     )
     text = f"""{table(rows)}
 
-The estimator answered {len(heard.peers)} images. The peer was visible in {len(true.index)} of them and not
+The estimator answered {len(heard.peers)} images; {len(true.index)} of them show the peer, and it was not
 found in {missed} of these, which count as wrong. E_uv, E_psi, E_d, E_xyz: medians of the errors of image
 position, bearing, distance and position; Gamma: share of images less than 45 degrees and 1 m off; AUC: how
 well lit LEDs are told from dark ones (50 is guessing).
@@ -288,31 +285,30 @@ well lit LEDs are told from dark ones (50 is guessing).
     return 1 if worse else 0
 
 
-def compare(heard: Heard) -> tuple[Predictions, Predictions]:
+def compare(heard: Heard, info: RecordingInfo) -> tuple[Predictions, Predictions]:
     """Truth and answers of the images that were answered, show the peer, and whose LED states are known."""
     held = {stamp: heard.leds.lookup(stamp) for stamp in sorted(heard.truth.keys() & heard.peers.keys())}
     states = {stamp: state.states for stamp, state in held.items() if isinstance(state, HeldState)}
-    if not states or heard.camera is None:
+    if not states:
         raise LedposeError(
             f"none of {len(heard.peers)} answers belongs to any of {len(heard.truth)} true poses"
         )
-    unseen_pose, unseen_leds = np.full(7, np.nan), np.full(len(DEFAULT_LED_DIRECTIONS), np.nan)
-    true = predictions(heard.camera, [heard.truth[stamp] for stamp in states], list(states.values()))
+    unseen_pose, unseen_leds = np.full(7, np.nan), np.full(len(info.led_names), np.nan)
+    true = predictions(info, [heard.truth[stamp] for stamp in states], list(states.values()))
     said = predictions(
-        heard.camera,
+        info,
         [heard.pose.get(stamp, unseen_pose) for stamp in states],
         [heard.led_probability.get(stamp, unseen_leds) for stamp in states],
     )
     return true, said
 
 
-def predictions(camera: CameraInfo, poses: list[Array], led_probability: list[Array]) -> Predictions:
+def predictions(info: RecordingInfo, poses: list[Array], led_probability: list[Array]) -> Predictions:
     """What poses (N, 7) say, in the terms of the metrics."""
     stacked = np.array(poses)
-    K, D = np.reshape(camera.k, (3, 3)), np.array(camera.d)
     return Predictions(
         index=np.arange(len(poses)),
-        uv=project(stacked[:, :3], K, D, camera.distortion_model),
+        uv=project(stacked[:, :3], info.K, info.D, info.distortion_model),
         psi=relative_bearing(stacked),
         distance=np.linalg.norm(stacked[:, :3], axis=1),
         position=stacked[:, :3],
