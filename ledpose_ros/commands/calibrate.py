@@ -84,5 +84,6 @@ def run(args: argparse.Namespace) -> None:
     save_model(model, output)
     print(
         f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), "
-        f"residual {calibration.residual:.3f} octaves ({100 * (2**calibration.residual - 1):.0f} % of the distance); wrote {output}."
+        f"residual {calibration.residual:.3f} octaves "
+        f"({100 * (2**calibration.residual - 1):.0f} % of the distance); wrote {output}."
     )

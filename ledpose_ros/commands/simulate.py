@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"pictures after which room, robots and light change ({SCENE_FRAMES})",
     )
     parser.add_argument(
+        "--dim", action="store_true", help="dark rooms, peers within 1.6 m: a first recording to learn from"
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes that render (all cores)"
     )
 
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
         "absent": args.absent,
         "rate": RATE,
         "scene_frames": args.scene_frames,
+        "dim": args.dim,
     }
     scenes = [
         _Scene(settings, index, min(args.scene_frames, args.count - first))

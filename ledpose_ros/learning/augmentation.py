@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,43 @@ def mirror_images(images: Tensor, chosen: Tensor) -> Tensor:
 def mirror_states(states: Tensor, leds: list[int], chosen: Tensor) -> Tensor:
     """LED states (B, K) of the chosen images after mirroring: left and right swap (see mirrored_leds)."""
     return torch.where(chosen[:, None], states[:, leds], states)
+
+
+class View(NamedTuple):
+    """A part of each image, enlarged to the image's size: places and sizes change, LED states do not.
+
+    Without it a network soon knows each training picture, and with it the LED states, by heart.
+    """
+
+    share: Tensor  # (B,) of the width and height, 1 = all
+    centre: Tensor  # (B, 2) of the part, -1..1 across the image
+
+    def cut(self, images: Tensor) -> Tensor:
+        """The views of images (B, 3, H, W), same shape."""
+        matrix = torch.zeros(len(images), 2, 3, device=images.device)
+        matrix[:, 0, 0] = matrix[:, 1, 1] = self.share
+        matrix[:, :, 2] = self.centre
+        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, align_corners=False)
+
+    def to_image(self, uv: Tensor, log2_scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """Image position (B, 2) [px] and log2 scale (B,) in the image of these in the view; size (2,) w, h [px]."""
+        across = (2 * uv + 1) / size - 1
+        across = across * self.share[:, None] + self.centre
+        return ((across + 1) * size - 1) / 2, log2_scale - self.share.log2()
+
+    def from_image(self, uv: Tensor, log2_scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of `to_image`."""
+        across = ((2 * uv + 1) / size - 1 - self.centre) / self.share[:, None]
+        return ((across + 1) * size - 1) / 2, log2_scale + self.share.log2()
+
+
+def random_view(batch: int, generator: torch.Generator) -> View:
+    """Views of 57 to 100 % of the width, anywhere in the image."""
+    device = generator.device
+    share = torch.exp2(-0.8 * torch.rand(batch, generator=generator, device=device))
+    centre = 2 * torch.rand(batch, 2, generator=generator, device=device) - 1
+    return View(share, centre * (1 - share)[:, None])
 
 
 def vary_colours(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -55,13 +55,10 @@ def squash(pair: Tensor, dim: int) -> Tensor:
     return pair / (1 + pair.square().sum(dim, keepdim=True)).sqrt()
 
 
-def convolution(
-    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1
-) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution, batch normalisation, ReLU; `same` padding."""
-    padding = dilation * (kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
@@ -94,7 +91,9 @@ class CoarseNetwork(nn.Module):
             convolution(width, 2 * width, 3, 2),
             convolution(2 * width, 4 * width, 3, 2),
             convolution(4 * width, 4 * width, 3),
-            convolution(4 * width, 4 * width, 3, dilation=2),
+            # A field of view of 49 px: a wider one takes in whole rooms at the coarsest scale, and learns them by
+            # heart instead of looking at the robot.
+            convolution(4 * width, 4 * width, 3),
         )
         self.head = nn.Conv2d(4 * width, 1 + 2 + leds, 1)
 

@@ -38,6 +38,7 @@ from ledpose_ros.learning.network import (
     PeerNetwork,
     Pyramid,
     cut_windows,
+    halve,
     halvings,
     normalise,
     window_side,
@@ -78,12 +79,14 @@ class Objective:
         return torch.rand(*shape, generator=self.generator, device=self.led_directions.device)
 
     def warm_up(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Parts]:
-        """Loss of the coarse network alone, without its finest scale: a quarter of the cost a picture.
+        """Loss of the coarse network alone, on a single coarse scale: a fraction of the cost a picture.
 
         halves uint8 (B, H/2, W/2, 3), states (B, K); gives the loss and its parts for the log.
         """
         halves, states, _ = self._mirrored(halves, states)
-        loss, _, _, parts = self._coarse_loss(halvings(normalise(halves))[1:], states)
+        quarters = halve(normalise(halves))
+        view = augmentation.random_view(len(states), self.generator)
+        loss, _, _, parts = self._coarse_loss([view.cut(quarters)], states)
         return loss, parts
 
     def __call__(
@@ -96,19 +99,26 @@ class Objective:
         """
         halves, states, chosen = self._mirrored(halves, states)
         half = normalise(halves)
-        varied = augmentation.vary_colours(half, self.generator)
+        view = augmentation.random_view(len(states), self.generator)
+        varied = augmentation.vary_colours(view.cut(half), self.generator)
         loss, maps, posterior, parts = self._coarse_loss(halvings(varied), states)
         if fine > 0:
             pyramid = Pyramid(augmentation.mirror_images(images, chosen), halvings(half))
-            windows = self.propose(pyramid, posterior, refine=guide > 0)
+            windows = self.propose(pyramid, posterior, view, refine=guide > 0)
             fine_loss, evidence, fine_parts = self.fine_loss(pyramid, windows, states)
             loss = loss + fine * fine_loss
             parts |= fine_parts
             if guide > 0:
-                guided = self.guide_loss(maps, windows, evidence)
+                guided = self.guide_loss(maps, windows, evidence, view, self._size(pyramid))
                 loss = loss + guide * guided
                 parts["guide"] = guided.detach()
         return loss, parts
+
+    @staticmethod
+    def _size(pyramid: Pyramid) -> Tensor:
+        """Width and height [px] of the images, (2,)."""
+        height, width = pyramid.full.shape[1:3]
+        return torch.tensor([width, height], device=pyramid.full.device)
 
     def _mirrored(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Half of the pictures mirrored, where the LEDs' places allow it, and which (B,)."""
@@ -129,9 +139,11 @@ class Objective:
         return location + 0.5 * auxiliary + bearing, maps, posterior, _detached(parts)
 
     @torch.no_grad()
-    def propose(self, pyramid: Pyramid, posterior: Tensor, refine: bool) -> Windows:
+    def propose(self, pyramid: Pyramid, posterior: Tensor, view: augmentation.View, refine: bool) -> Windows:
         """Where the peer is, by the posterior's best peak and (`refine`) two looks of the fine network."""
         uv, log2_scale, _ = self.network.find_peaks(posterior, 1)
+        uv, log2_scale = view.to_image(uv[:, 0], log2_scale[:, 0], self._size(pyramid))
+        uv, log2_scale = uv[:, None], log2_scale[:, None]
         if refine:
             training = self.network.fine.training
             self.network.fine.eval()
@@ -148,7 +160,6 @@ class Objective:
     def fine_loss(self, pyramid: Pyramid, windows: Windows, states: Tensor) -> tuple[Tensor, Tensor, Parts]:
         """Loss of the fine network, and how far each window's LEDs were told (B,) [nats above chance]."""
         batch, device = len(states), states.device
-        height, width = pyramid.full.shape[1:3]
         side = window_side(windows.log2_scale)
         zoom = (2 * self._rand(batch) - 1) * JITTER_OCTAVES
         seen_scale = windows.log2_scale + zoom
@@ -156,7 +167,7 @@ class Objective:
         seen_uv = windows.uv + offset
         turn = (2 * self._rand(batch) - 1) * JITTER_TURN
         # Elsewhere in the image, at least a window away: what a peer does not look like.
-        other_uv = self._rand(batch, 2) * torch.tensor([width, height], device=device)
+        other_uv = self._rand(batch, 2) * self._size(pyramid)
         away = (other_uv - windows.uv).abs().amax(1) > 0.75 * side
         other_scale = windows.log2_scale + (2 * self._rand(batch) - 1)
         cut = cut_windows(
@@ -189,24 +200,28 @@ class Objective:
         parts = {"leds/fine": leds, "bearing/fine": bearing, "shift": shift, "presence": presence}
         return 4 * leds + bearing + 0.3 * shift + 0.5 * presence, evidence, _detached(parts)
 
-    def guide_loss(self, maps: CoarseMaps, windows: Windows, evidence: Tensor) -> Tensor:
+    def guide_loss(
+        self, maps: CoarseMaps, windows: Windows, evidence: Tensor, view: augmentation.View, size: Tensor
+    ) -> Tensor:
         """Cross-entropy of the attention against the place and scale of the windows, where LEDs were told."""
-        batch, scales, height, width = maps.location.shape
+        _, scales, height, width = maps.location.shape
         cell = STRIDE / SCALES[0]
-        column = ((windows.uv[:, 0] + 0.5) / cell - 0.5).clamp(0, width - 1)
-        row = ((windows.uv[:, 1] + 0.5) / cell - 0.5).clamp(0, height - 1)
+        uv, log2_scale = view.from_image(windows.uv, windows.log2_scale, size)
+        inside = ((uv > 0) & (uv < size - 1)).all(1)
+        column = ((uv[:, 0] + 0.5) / cell - 0.5).clamp(0, width - 1)
+        row = ((uv[:, 1] + 0.5) / cell - 0.5).clamp(0, height - 1)
         level = torch.tensor([math.log2(s) for s in SCALES], device=row.device)
 
         def share(position: Tensor, count: int) -> Tensor:
             """Linear interpolation weights of a position among 0..count-1, (B, count)."""
             return (1 - (position[:, None] - torch.arange(count, device=position.device)).abs()).clamp(min=0)
 
-        scale = share((level[0] - windows.log2_scale).clamp(0, scales - 1), scales)
+        scale = share((level[0] - log2_scale).clamp(0, scales - 1), scales)
         target = (
             scale[:, :, None, None]
             * share(row, height)[:, None, :, None]
             * share(column, width)[:, None, None]
         )
         log_attention = maps.location.flatten(1).log_softmax(1)
-        told = (evidence / math.log(2)).clamp(0, 1)
+        told = (evidence / math.log(2)).clamp(0, 1) * inside
         return -(told * (target.flatten(1) * log_attention).sum(1)).mean()

@@ -202,8 +202,8 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise LedposeError(
-                f"the loss became {value} at step {self.step}; the last good checkpoint is in {self.directory}: "
-                "look at the recordings with `ledpose inspect` and train with another --seed"
+                f"the loss became {value} at step {self.step}, the last good checkpoint is in "
+                f"{self.directory}; look at the recordings with `ledpose inspect` and train with another --seed"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -16,7 +16,7 @@ CLEARANCE = 0.24
 ROBOT_GAP = 0.45
 """Distance [m] between two robots' centres below which neither comes any closer."""
 
-NEAREST, FARTHEST = 0.46, 4.2
+NEAREST, FARTHEST, FARTHEST_DIM = 0.46, 4.2, 1.6
 """Range [m] of horizontal distances from the camera that peers drive to."""
 
 TIME_STEP = 0.02
@@ -79,9 +79,15 @@ class Choreography:
     """
 
     def __init__(
-        self, room: Room, observer: np.ndarray, peers: int, half_view: float, rng: np.random.Generator
+        self,
+        room: Room,
+        observer: np.ndarray,
+        peers: int,
+        half_view: float,
+        rng: np.random.Generator,
+        farthest: float = FARTHEST,
     ):
-        self.room, self.half_view, self.rng = room, half_view, rng
+        self.room, self.half_view, self.rng, self.farthest = room, half_view, rng, farthest
         self.start = observer.copy()
         moves = rng.random() < 0.7
         self.observer = Drive(observer, speed=0.25 * moves, turn_rate=0.35 * moves, acceleration=0.4)
@@ -127,7 +133,7 @@ class Choreography:
     def _draw_pose_in_view(self, peer: Drive | None = None, tries: int = 60) -> np.ndarray | None:
         """A free planar pose (3,) in view, where `peer` can drive straight; None when none is found."""
         for _ in range(tries):
-            distance = NEAREST * (FARTHEST / NEAREST) ** self.rng.random()
+            distance = NEAREST * (self.farthest / NEAREST) ** self.rng.random()
             across = self.rng.uniform(-1.02, 1.02) * np.tan(self.half_view)
             spot = self.observer.pose[:2] + distance * heading(self.observer.pose[2] + np.arctan(across))
             others = [other.goal[:2] for other in self.peers if other is not peer]

@@ -11,15 +11,17 @@ _TO_LINEAR = ((np.arange(256) / 255) ** GAMMA).astype(np.float32)
 
 
 class Lens:
-    """One camera's character, drawn from `rng` once and kept for a scene."""
+    """One camera's character, drawn from `rng` once and kept for a scene; `dim` exposes for a dark room."""
 
-    def __init__(self, width: int, height: int, rng: np.random.Generator):
+    def __init__(self, width: int, height: int, rng: np.random.Generator, dim: bool = False):
         self.rng = rng
-        self.brightness = float(np.clip(rng.normal(0.52, 0.09), 0.25, 0.75))
+        self.brightness = float(
+            rng.uniform(0.06, 0.16) if dim else np.clip(rng.normal(0.52, 0.09), 0.25, 0.75)
+        )
         self.white_balance = np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
         self.softness = float(rng.uniform(0.45, 1.0) * width / 640)
         self.led_brightness = float(rng.uniform(0.6, 1.6))
-        self.glare = float(np.exp(rng.uniform(np.log(0.1), np.log(1.6))))
+        self.glare = float(rng.uniform(1.0, 1.6) if dim else np.exp(rng.uniform(np.log(0.1), np.log(1.6))))
         self.gain: float | None = None
         y, x = np.mgrid[:height, :width].astype(np.float32)
         radius = np.hypot(x - (width - 1) / 2, y - (height - 1) / 2) / (width / 2)

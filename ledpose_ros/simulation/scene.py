@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 
 from ..errors import LedposeError
-from .drive import Choreography
+from .drive import FARTHEST, FARTHEST_DIM, Choreography
 from .lens import Lens, draw_ring
 from .parts import heading, yaw_turn
 from .robot import (
@@ -46,12 +46,12 @@ def camera_matrix(width: int, height: int) -> np.ndarray:
 
 
 class Scene:
-    """A random scene, everything drawn from `rng`; without peers when `peers` is 0.
+    """A random scene, everything drawn from `rng`; without peers when `peers` is 0, dark and near if `dim`.
 
     Raises `LedposeError` when OpenGL cannot start.
     """
 
-    def __init__(self, rng: np.random.Generator, width: int, height: int, peers: int):
+    def __init__(self, rng: np.random.Generator, width: int, height: int, peers: int, dim: bool = False):
         self.width, self.height = width, height
         self.camera_matrix = camera_matrix(width, height)
         focal = self.camera_matrix[0, 0]
@@ -66,7 +66,8 @@ class Scene:
 
         builder = RoomBuilder(spec, rng)
         observer = _draw_observer_pose(builder.room, rng)
-        self._choreography = Choreography(builder.room, observer, peers, np.arctan(0.5 / FOCAL_LENGTH), rng)
+        half_view, farthest = np.arctan(0.5 / FOCAL_LENGTH), FARTHEST_DIM if dim else FARTHEST
+        self._choreography = Choreography(builder.room, observer, peers, half_view, rng, farthest)
         before_camera = observer[:2] + 0.8 * heading(observer[2])
         builder.build([observer[:2], before_camera, *(peer.pose[:2] for peer in self._choreography.peers)])
         self.look = RobotLook.draw(rng)
@@ -79,7 +80,7 @@ class Scene:
         self._data = mujoco.MjData(self._model)
         self._led_on, self._led_off = (self._model.material(f"led_{state}").id for state in ("on", "off"))
         self._led_rings = led_rings(self.look.scale)
-        self._lens = Lens(width, height, rng)
+        self._lens = Lens(width, height, rng, dim)
         self._shutter_time = float(rng.uniform(0.0, 0.03))
         self._renderer = _make_renderer(self._model, width, height)
         self._place()
