@@ -27,7 +27,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_graph import Client, new_domain, ros_client, run_node
+from ros_graph import PATIENCE, Client, new_domain, ros_client, run_node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -86,10 +86,11 @@ class Camera:
 
     def show_until(self, rgb: np.ndarray, answers: list, what: str) -> tuple[Header, object]:
         """Publish the picture until an answer to it comes; the header and the answer."""
-        for _ in range(50):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             known, header = len(answers), self.publish(message_from_rgb(rgb, self.header()))
-            end = time.monotonic() + 0.3
-            while time.monotonic() < end:
+            next_picture = time.monotonic() + 0.3
+            while time.monotonic() < next_picture:
                 self.client.spin_once()
                 for answer in answers[known:]:
                     if answer.header.stamp == header.stamp:
@@ -205,7 +206,8 @@ def test_unusable_input_is_counted_and_the_node_lives(camera, domain, model, tmp
         assert node.is_running
         camera.show_until(WHITE, camera.pose, node.log)
         code, seconds = node.end(signal.SIGTERM)
-        assert (code, seconds < 2) == (0, True)
+        assert code == 0
+        assert seconds < 5  # well under 2 on an idle machine; launch escalates after 5
         assert "Traceback" not in node.log
 
 
