@@ -4,6 +4,7 @@
 Topics, services and parameters: docs/recorder.md.
 """
 
+import math
 import sys
 import threading
 import time
@@ -49,8 +50,9 @@ LED_QUEUE = 100
 POSE_QUEUE = 100
 IMAGE_QUEUE = 10
 STATUS_PERIOD = 1.0
-# What an LED message may take to arrive, beyond the time between two of them.
-LED_DELIVERY_TIME = 0.5
+# How long an image waits for the LED message after it [s]: generous, for the queue is bounded anyway, and a
+# simulator on a busy machine sends its messages late.
+LONGEST_WAIT = 10.0
 
 
 class RecorderNode(Node):
@@ -72,7 +74,7 @@ class RecorderNode(Node):
             LedHistory(_nanoseconds(parameters.led_guard), _nanoseconds(parameters.led_max_age)),
             self._refuse,
             led_offset_ns=_nanoseconds(parameters.led_offset),
-            timeout=parameters.led_max_age + parameters.led_guard + LED_DELIVERY_TIME,
+            timeout=LONGEST_WAIT,
             capacity=parameters.queue_size,
         )
         self._session = RecordingSession(
@@ -106,7 +108,7 @@ class RecorderNode(Node):
         if self._records_poses:
             self.create_subscription(PoseStamped, "ground_truth", self._on_pose, sensor_qos(POSE_QUEUE))
         self.create_service(Trigger, "~/start", self._answer(self._start))
-        self.create_service(Trigger, "~/stop", self._answer(self._session.stop))
+        self.create_service(Trigger, "~/stop", self._answer(self._stop))
         self.create_service(Trigger, "~/split", self._answer(self._session.split))
         self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", 1)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
@@ -117,7 +119,7 @@ class RecorderNode(Node):
 
     def close(self) -> None:
         """Write all that is queued, finish the file and say what was recorded."""
-        self._record_ready_samples()
+        self._record_ready_samples(now=math.inf)
         try:
             self._session.close()
         except LedposeError as error:
@@ -169,8 +171,8 @@ class RecorderNode(Node):
         self._pairer.add_pose(stamp_ns(message.header.stamp), pose)
         self._record_ready_samples()
 
-    def _record_ready_samples(self) -> None:
-        for sample in self._pairer.take_ready(time.monotonic()):
+    def _record_ready_samples(self, now: float | None = None) -> None:
+        for sample in self._pairer.take_ready(time.monotonic() if now is None else now):
             self._session.put(sample, with_ground_truth=self._pairer.expects_poses)
 
     def _refuse(self, reason: str, message: str) -> None:
@@ -185,6 +187,10 @@ class RecorderNode(Node):
             # Messages from before the pause say nothing about what was held in between.
             self._pairer.clear()
         return self._session.start()
+
+    def _stop(self) -> str:
+        self._record_ready_samples(now=math.inf)
+        return self._session.stop()
 
     def _answer(
         self, command: Callable[[], str]
