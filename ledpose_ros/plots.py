@@ -57,7 +57,11 @@ def predictions_on_images(
             axis.plot(*answer.uv[pick], marker="+", markersize=14, markeredgewidth=2, color=colour)
             centre = np.array([corner * width, 0.12 * height])
             hand = 0.045 * width * np.array([-np.sin(answer.psi[pick]), -np.cos(answer.psi[pick])])
-            axis.add_patch(plt.Circle(centre, 0.045 * width, color="black", alpha=0.5, linewidth=0))
+            axis.add_patch(
+                plt.Circle(
+                    (corner * width, 0.12 * height), 0.045 * width, color="black", alpha=0.5, linewidth=0
+                )
+            )
             axis.plot(*np.stack([centre, centre + hand]).T, color=colour, linewidth=2)
         axis.set_title(
             f"{true.distance[pick]:.2f} m, said {said.distance[pick]:.2f} m", fontsize=9, loc="left", pad=2

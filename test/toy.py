@@ -10,13 +10,13 @@ from ledpose_ros.images import encode_image
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.recording import RecordingInfo, RecordingWriter
 
-WIDTH, HEIGHT = 160, 96
+WIDTH, HEIGHT = 240, 136
 
 
 def toy_sample(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An image with a robot of 24 px at a random place, its LED states (4,) and its centre (2,) [px]."""
     image = cv2.resize(
-        rng.integers(60, 120, (12, 20, 3), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
+        rng.integers(60, 120, (17, 30, 3), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
     )
     states = rng.integers(0, 2, 4)
     u, v = rng.integers(20, WIDTH - 20), rng.integers(20, HEIGHT - 20)

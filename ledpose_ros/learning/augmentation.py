@@ -58,7 +58,7 @@ class View(NamedTuple):
         return F.grid_sample(images, grid, align_corners=False)
 
     def to_image(self, uv: Tensor, log2_scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """Image position (B, 2) [px] and log2 scale (B,) in the image of these in the view; size (2,) w, h [px]."""
+        """Place (B, 2) [px] and log2 scale (B,) in the image of these in the view; size (2,) w, h [px]."""
         across = (2 * uv + 1) / size - 1
         across = across * self.share[:, None] + self.centre
         return ((across + 1) * size - 1) / 2, log2_scale - self.share.log2()

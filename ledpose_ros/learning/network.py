@@ -91,8 +91,8 @@ class CoarseNetwork(nn.Module):
             convolution(width, 2 * width, 3, 2),
             convolution(2 * width, 4 * width, 3, 2),
             convolution(4 * width, 4 * width, 3),
-            # A field of view of 49 px: a wider one takes in whole rooms at the coarsest scale, and learns them by
-            # heart instead of looking at the robot.
+            # A field of view of 49 px: a wider one takes in whole rooms at the coarsest scale, and learns
+            # them by heart instead of looking at the robot.
             convolution(4 * width, 4 * width, 3),
         )
         self.head = nn.Conv2d(4 * width, 1 + 2 + leds, 1)

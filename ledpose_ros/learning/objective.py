@@ -5,7 +5,8 @@ A warm-up on small pictures in large batches lets the coarse network discover th
 can be learned before. From then on the coarse and the fine network teach each other:
 
 1. the coarse network's posterior, which knows the true LED states, proposes where and how big the peer is;
-2. the fine network, frozen for the moment, moves the proposed window onto the peer (two looks);
+2. the fine network, frozen for the moment, moves the proposed windows and judges, knowing the states too,
+which of them holds the peer;
 3. the fine network learns from a randomly displaced window: the LED states, the bearing, and the known
    displacement back to where step 2 ended. A proposal's error cannot be told from the picture, the
    displacement can; so it learns the average proposal for a given look, which is sharper than any one of
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from ledpose_ros.learning import augmentation
 from ledpose_ros.learning.loss import (
@@ -35,6 +37,7 @@ from ledpose_ros.learning.network import (
     SCALES,
     STRIDE,
     CoarseMaps,
+    FineLook,
     PeerNetwork,
     Pyramid,
     cut_windows,
@@ -44,6 +47,8 @@ from ledpose_ros.learning.network import (
     window_side,
 )
 
+PROPOSALS = 2
+"""Peaks of the posterior that compete for an image's window."""
 JITTER_UV = 0.25
 """Displacement of training windows, as a share of their side."""
 JITTER_OCTAVES = 0.6
@@ -104,7 +109,7 @@ class Objective:
         loss, maps, posterior, parts = self._coarse_loss(halvings(varied), states)
         if fine > 0:
             pyramid = Pyramid(augmentation.mirror_images(images, chosen), halvings(half))
-            windows = self.propose(pyramid, posterior, view, refine=guide > 0)
+            windows = self.propose(pyramid, posterior, states, view, refine=guide > 0)
             fine_loss, evidence, fine_parts = self.fine_loss(pyramid, windows, states)
             loss = loss + fine * fine_loss
             parts |= fine_parts
@@ -139,23 +144,42 @@ class Objective:
         return location + 0.5 * auxiliary + bearing, maps, posterior, _detached(parts)
 
     @torch.no_grad()
-    def propose(self, pyramid: Pyramid, posterior: Tensor, view: augmentation.View, refine: bool) -> Windows:
-        """Where the peer is, by the posterior's best peak and (`refine`) two looks of the fine network."""
-        uv, log2_scale, _ = self.network.find_peaks(posterior, 1)
-        uv, log2_scale = view.to_image(uv[:, 0], log2_scale[:, 0], self._size(pyramid))
-        uv, log2_scale = uv[:, None], log2_scale[:, None]
-        if refine:
-            training = self.network.fine.training
-            self.network.fine.eval()
-            for _ in range(2):
-                moved, scaled, _ = self.network.refine(pyramid, uv, log2_scale)
-                # Looks may not run away, and on average may not zoom: the overall size is a free constant.
-                step = (scaled - log2_scale).clamp(-1, 1)
-                log2_scale = log2_scale + step - 0.2 * step.mean()
-                uv = moved
-            self.network.fine.train(training)
-            log2_scale = log2_scale.clamp(-3.5, 0.5)
-        return Windows(uv[:, 0], log2_scale[:, 0])
+    def propose(
+        self, pyramid: Pyramid, posterior: Tensor, states: Tensor, view: augmentation.View, refine: bool
+    ) -> Windows:
+        """Where the peer is, by the posterior's best peak.
+
+        With `refine`, the best peaks and the places to which the fine network would move them compete: the
+        one wins at which it tells the true LED states best and is surest of a peer.
+        """
+        batch, size = len(states), self._size(pyramid)
+        peaks = PROPOSALS if refine else 1
+        uv, log2_scale, _ = self.network.find_peaks(posterior, peaks)
+        repeated = augmentation.View(
+            view.share.repeat_interleave(peaks), view.centre.repeat_interleave(peaks, 0)
+        )
+        uv, log2_scale = repeated.to_image(uv.flatten(0, 1), log2_scale.flatten(), size)
+        uv, log2_scale = uv.view(batch, peaks, 2), log2_scale.view(batch, peaks)
+        if not refine:
+            return Windows(uv[:, 0], log2_scale[:, 0])
+
+        def plausibility(look: FineLook) -> Tensor:
+            repeated_states = states.repeat_interleave(peaks, 0)
+            told = -led_cross_entropy(look.leds, repeated_states).sum(1)
+            return (told + logsigmoid(look.presence)).view(batch, peaks)
+
+        training = self.network.fine.training
+        self.network.fine.eval()
+        moved, scaled, look = self.network.refine(pyramid, uv, log2_scale)
+        # On average a look may not zoom: the overall size is a free constant that would drift.
+        step = (scaled - log2_scale).clamp(-1, 1)
+        scaled = (log2_scale + step - 0.2 * step.mean()).clamp(-3.5, 0.5)
+        look_again = self.network.fine(cut_windows(pyramid, moved, scaled))
+        self.network.fine.train(training)
+        best = torch.cat([plausibility(look), plausibility(look_again)], 1).argmax(1)
+        uv, log2_scale = torch.cat([uv, moved], 1), torch.cat([log2_scale, scaled], 1)
+        row = torch.arange(batch, device=uv.device)
+        return Windows(uv[row, best], log2_scale[row, best])
 
     def fine_loss(self, pyramid: Pyramid, windows: Windows, states: Tensor) -> tuple[Tensor, Tensor, Parts]:
         """Loss of the fine network, and how far each window's LEDs were told (B,) [nats above chance]."""

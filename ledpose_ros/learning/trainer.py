@@ -25,8 +25,8 @@ CHECKPOINT_NAME = "checkpoint.pt"
 CHECKPOINT_FORMAT = "ledpose-checkpoint-1"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
-AVERAGE_DECAY = 0.998
-"""Decay of the weights' moving average, which is what is exported."""
+AVERAGE_SHARE = 0.04
+"""Share of the run over which the exported weights are a moving average."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ class Trainer:
             self.network.load_state_dict(initial.state_dict())
         self.average = torch.optim.swa_utils.AveragedModel(
             self.network,
-            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY),
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(
+                1 - 1 / max(2, AVERAGE_SHARE * preset.steps)
+            ),
             use_buffers=True,
         )
         self.optimizer = torch.optim.AdamW(
@@ -203,7 +205,7 @@ class Trainer:
         if not math.isfinite(value):
             raise LedposeError(
                 f"the loss became {value} at step {self.step}, the last good checkpoint is in "
-                f"{self.directory}; look at the recordings with `ledpose inspect` and train with another --seed"
+                f"{self.directory}; run `ledpose inspect` on the recordings and train with another --seed"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
