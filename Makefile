@@ -20,7 +20,10 @@ ifdef ROS_DISTRO
 unexport LD_LIBRARY_PATH
 endif
 
-.PHONY: demo test lint venv rendering clean
+.PHONY: help demo test lint venv rendering clean
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
 demo: venv rendering
 	$(BIN)/ledpose demo

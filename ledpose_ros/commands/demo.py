@@ -78,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run all steps in order; 1 if the result is worse than the mean predictor."""
     started = time.monotonic()
+    initial = args.model or default_model_path()
+    if not initial.is_file():
+        raise LedposeError(f"there is no model {initial} to start from: give another one with --model")
     output: Path = args.output
     output.mkdir(parents=True, exist_ok=True)
     for earlier in ("recordings", "adapted", "logs"):
@@ -91,7 +94,6 @@ def run(args: argparse.Namespace) -> int:
     ledpose("inspect", recording, "--contact-sheet", output / "recording.png")
 
     announce(2, "Adapt the model to this recording, from pictures and LED states alone")
-    initial = args.model or default_model_path()
     ledpose("train", recording, "-o", output / "adapted", "--init", initial, "--steps", args.steps)
 
     announce(3, "Export it and calibrate it on one picture of the peer at a known distance")
