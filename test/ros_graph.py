@@ -69,10 +69,22 @@ class NodeProcess:
         return self._process.wait(timeout)
 
     def end(self, number: signal.Signals = signal.SIGINT, timeout: float = PATIENCE) -> tuple[int, float]:
-        """Send a signal; return the exit code and how many seconds the node took to end."""
-        start = time.monotonic()
+        """Send a signal; return the exit code and how many seconds the node took to end.
+
+        Time in which it was ready to run but other programs had the processor does not count.
+        """
+        start, waited = time.monotonic(), self._seconds_without_processor()
         self._process.send_signal(number)
-        return self._process.wait(timeout), time.monotonic() - start
+        # WNOWAIT keeps the ended process in /proc, for its statistics.
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            assert time.monotonic() - start < timeout, f"the node did not end on {number.name}:\n{self.log}"
+            time.sleep(0.01)
+        seconds = time.monotonic() - start - (self._seconds_without_processor() - waited)
+        return self._process.wait(), seconds
+
+    def _seconds_without_processor(self) -> float:
+        """How long the process has been ready to run without a processor so far, by Linux's statistics."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 @contextmanager
