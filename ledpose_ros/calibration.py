@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
-from ledpose_ros.geometry import pixel_rays
+from ledpose_ros.geometry import depth_per_range, pixel_rays
 from ledpose_ros.model_metadata import Calibration
 
 MIN_CONFIDENCE = 0.5
@@ -58,14 +58,12 @@ def calibrate(
             )
         depth = distance
         if K is not None:
-            ray = pixel_rays(seen.uv[:1], K, D if D is not None else np.zeros(5), distortion_model)[0]
-            depth = distance * float(ray[2])
+            rays = pixel_rays(seen.uv[:1], K, D if D is not None else np.zeros(5), distortion_model)
+            depth = distance * float(depth_per_range(rays, distortion_model)[0])
         constants.append(float(np.log2(depth) - seen.log2_scale[0]))
         spreads.append(float(seen.spread[0, 2]))
     if width is None:
-        raise LedposeError(
-            "there is no picture to calibrate on: give --image and --distance, or --recording"
-        )
+        raise LedposeError("there is no picture to calibrate on: give --image and --distance, or --recording")
     c = float(np.median(constants))
     # One picture tells nothing of the spread between pictures: then the network's own word has to do.
     residual = float(np.std(constants, ddof=1)) if len(constants) > 1 else spreads[0]

@@ -72,7 +72,9 @@ def predict(estimator: PeerEstimator, recording: Recording, index: NDArray[np.in
     if calibration is None:
         distance = np.full(len(index), np.nan)
     else:
-        distance = distance_from_scale(log2_scale, rays, calibration, info.K, info.width)
+        distance = distance_from_scale(
+            log2_scale, rays, calibration, info.K, info.width, info.distortion_model
+        )
     psi = np.arctan2(bearing[:, 1], bearing[:, 0])
     return Predictions(index, uv, psi, distance, distance[:, None] * rays, led_probability)
 

@@ -77,8 +77,9 @@ def errors_against_pose(evaluation: Evaluation) -> Figure:
     errors = {
         "position error [px]": position_errors_px(said.uv, true.uv),
         "bearing error [deg]": np.degrees(bearing_errors(said.psi, true.psi)),
-        "distance error [%]": 100 * np.abs(said.distance - true.distance) / true.distance,
     }
+    if np.isfinite(said.distance).any():
+        errors["distance error [%]"] = 100 * np.abs(said.distance - true.distance) / true.distance
     against = {
         "true distance [m]": (true.distance, np.linspace(true.distance.min(), true.distance.max() + 1e-6, 9)),
         "true bearing psi [deg]": (np.degrees(true.psi), np.linspace(-180, 180.001, 13)),

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration and evaluation with a model whose answers are known."""
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fake_model import METADATA, write_fake_model
+
+from ledpose_ros.cli import main
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.geometry import compose_poses
+from ledpose_ros.images import encode_image
+from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
+from ledpose_ros.recording import RecordingInfo, RecordingWriter
+
+pytest.importorskip("onnx")
+
+WIDTH, HEIGHT, FOCAL = 320, 180, 200.0
+CENTRE = ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
+K = np.array([[FOCAL, 0, CENTRE[0]], [0, FOCAL, CENTRE[1]], [0, 0, 1]])
+WHITE = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+
+
+def write_recording(path: Path, poses: np.ndarray, led_names=DEFAULT_LED_NAMES) -> Path:
+    """White pictures, in which the fake model sees a peer in the centre, with these true poses."""
+    info = RecordingInfo(
+        led_names=led_names,
+        led_directions=DEFAULT_LED_DIRECTIONS,
+        camera_frame="camera_optical_frame",
+        K=K,
+        D=np.zeros(5),
+        distortion_model="plumb_bob",
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    with RecordingWriter(path, info, with_ground_truth=True) as writer:
+        for index, pose in enumerate(poses):
+            stamp = 10**9 * (index + 1)
+            states = np.array([index % 2, 1 - index % 2, 1, 0], np.float32)
+            writer.append(encode_image(WHITE, "jpeg"), stamp, stamp, states, stamp - 1, pose)
+    return path
+
+
+def straight_ahead(distances: list[float], psi: float) -> np.ndarray:
+    """Poses of peers in the picture's centre that show the side psi."""
+    uv = np.tile(CENTRE, (len(distances), 1))
+    psis = np.full(len(distances), psi)
+    return compose_poses(uv, np.array(distances), psis, K, np.zeros(5), "plumb_bob")
+
+
+def write_picture(path: Path, rgb: np.ndarray = WHITE) -> Path:
+    cv2.imwrite(str(path), rgb)
+    return path
+
+
+def test_a_calibrated_model_says_the_calibration_distance(tmp_path, capsys):
+    model = write_fake_model(tmp_path / "model.onnx", log2_scale=-1.5)
+    picture = write_picture(tmp_path / "picture.png")
+    out = tmp_path / "out.onnx"
+    arguments = ["calibrate", str(model), "--image", str(picture), "--distance", "1.5", "-o", str(out)]
+    assert main([*arguments, "--focal-length", str(FOCAL)]) == 0
+    calibration = PeerEstimator(out).metadata.calibration
+    assert calibration.c == pytest.approx(math.log2(1.5) + 1.5)
+    assert (calibration.images, calibration.width, calibration.focal_length) == (1, WIDTH, FOCAL)
+    recording = write_recording(tmp_path / "test.h5", straight_ahead([1.5, 3.0], math.pi / 2))
+    capsys.readouterr()
+    assert main(["evaluate", str(out), str(recording), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["E_uv"] == pytest.approx(0, abs=0.1)
+    assert row["E_psi"] == pytest.approx(0, abs=0.1)
+    # Exact for the first, half the truth for the second: the median lies between.
+    assert row["E_d"] == pytest.approx(25, abs=0.1)
+    assert row["n"] == 2
+
+
+def test_without_calibration_distances_are_refused_not_guessed(tmp_path, capsys):
+    import dataclasses
+
+    model = write_fake_model(tmp_path / "model.onnx", dataclasses.replace(METADATA, calibration=None))
+    recording = write_recording(tmp_path / "test.h5", straight_ahead([1.0, 2.0], 0.0))
+    assert main(["evaluate", str(model), str(recording), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["E_d"] is None and row["E_xyz"] is None and row["gamma"] is None
+    assert row["E_psi"] == pytest.approx(90, abs=0.1)
+    assert main(["evaluate", str(model), str(recording), "--plots", str(tmp_path / "plots")]) == 0
+    assert "not calibrated" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {
+        "predictions.png",
+        "errors.png",
+        "bearings.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--image", "{white}"], "1 --distance needed"),
+        ([], "either --image"),
+        (["--image", "{white}", "--distance", "-1"], "measured range"),
+        (["--image", "{black}", "--distance", "1"], "no peer is found"),
+    ],
+)
+def test_a_calibration_that_cannot_work_is_one_sentence(tmp_path, capsys, arguments, words):
+    model = write_fake_model(tmp_path / "model.onnx")
+    names = {
+        "white": write_picture(tmp_path / "white.png"),
+        "black": write_picture(tmp_path / "black.png", 0 * WHITE),
+    }
+    assert main(["calibrate", str(model), *(argument.format(**names) for argument in arguments)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_other_led_names_are_refused(tmp_path, capsys):
+    model = write_fake_model(tmp_path / "model.onnx")
+    names = ("north", "west", "south", "east")
+    recording = write_recording(tmp_path / "test.h5", straight_ahead([1.0], 0.0), names)
+    assert main(["evaluate", str(model), str(recording)]) == 2
+    error = capsys.readouterr().err
+    assert "front" in error and "north" in error
+
+
+def test_a_missing_model_is_refused(tmp_path):
+    with pytest.raises(LedposeError, match=r"absent\.onnx"):
+        PeerEstimator(tmp_path / "absent.onnx")
