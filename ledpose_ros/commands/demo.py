@@ -221,7 +221,7 @@ def estimate(output: Path, model: Path, seconds: float, seed: int) -> Heard:
         running_nodes(output / "logs", simulator=simulator(seed), estimator=estimator) as processes,
         Listener() as listener,
         tqdm(
-            total=seconds, unit="s", desc="Listening", bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s"
+            total=seconds, desc="Listening", mininterval=1.0, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s"
         ) as bar,
     ):
         listener.hear(PoseArray, "peer_poses", on_peers)
