@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, metavar="MODEL", help="model to start from (the shipped one)")
     parser.add_argument("--samples", type=int, default=300, metavar="N", help="samples to record (300)")
     parser.add_argument(
-        "--steps", type=int, default=150, metavar="N", help="optimiser steps of adaptation (150)"
+        "--steps", type=int, default=80, metavar="N", help="optimiser steps of adaptation (80)"
     )
     parser.add_argument("--watch", type=float, default=60.0, metavar="S", help="seconds of estimation (60)")
     parser.add_argument("--seed", type=int, default=1, help="seed of rooms and drives (1)")
