@@ -28,13 +28,8 @@ help:
 demo: venv rendering
 	$(BIN)/ledpose demo
 
-# The tests that render are a run of their own: in one process with all other tests, which load every library there
-# is, Mesa's renderer aborts when MuJoCo starts it.
-RENDERING_TESTS := test/test_simulation.py test/test_simulator_node.py
-
 test: venv rendering
-	$(BIN)/python -m pytest $(RENDERING_TESTS)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(RENDERING_TESTS))
+	$(BIN)/python -m pytest
 
 lint: venv
 	$(BIN)/ruff check .
