@@ -172,6 +172,8 @@ class RecorderNode(Node):
         self._record_ready_samples()
 
     def _record_ready_samples(self, now: float | None = None) -> None:
+        # Asked anew each time: a file that begins before its publisher is noticed would have no poses at all.
+        self._pairer.expects_poses = self._records_poses and self.count_publishers("ground_truth") > 0
         for sample in self._pairer.take_ready(time.monotonic() if now is None else now):
             self._session.put(sample, with_ground_truth=self._pairer.expects_poses)
 
@@ -208,7 +210,6 @@ class RecorderNode(Node):
     # --- status ---------------------------------------------------------------------------------------------
 
     def _publish_status(self) -> None:
-        self._pairer.expects_poses = self._records_poses and self.count_publishers("ground_truth") > 0
         self._record_ready_samples()
 
         session, now = self._session, time.monotonic()
