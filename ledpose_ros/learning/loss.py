@@ -73,7 +73,7 @@ def auxiliary_loss(maps: CoarseMaps, states: Tensor) -> Tensor:
 def bearing_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tensor) -> Tensor:
     """sum_k Lambda_k(psi) * bce_k with bce a constant: psi turns to the side whose LEDs can be told.
 
-    bearing (W, 2), cross_entropy (W, K) -> (W,).
+    bearing (..., 2), cross_entropy (..., K) -> (...).
     """
     return (visibility(bearing, led_directions) * cross_entropy.detach()).sum(-1)
 

@@ -31,7 +31,6 @@ from ledpose_ros.learning.loss import (
     led_cross_entropy,
     location_loss,
     shift_loss,
-    visibility,
 )
 from ledpose_ros.learning.network import (
     SCALES,
@@ -137,8 +136,8 @@ class Objective:
         maps = self.network.coarse_maps(levels)
         location, posterior = location_loss(maps, states)
         auxiliary = auxiliary_loss(maps, states)
-        weights = visibility(maps.bearing.movedim(2, -1), self.led_directions).movedim(-1, 2)
-        cell_bearing = (weights * coarse_cross_entropy(maps, states).detach()).sum(2)
+        cross_entropy = coarse_cross_entropy(maps, states).movedim(2, -1)
+        cell_bearing = bearing_loss(maps.bearing.movedim(2, -1), cross_entropy, self.led_directions)
         bearing = (posterior * cell_bearing).sum((1, 2, 3)).mean()
         parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": bearing}
         return location + 0.5 * auxiliary + bearing, maps, posterior, _detached(parts)
