@@ -58,11 +58,14 @@ def test_an_interrupt_leaves_no_traceback(command, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("module", "words"), [
-    ("torch", ["toy needs torch", "pip install '.[train]'"]),
-    ("mujoco", ["toy needs mujoco", "pip install '.[sim]'"]),
-    ("sensor_msgs", ["toy needs ROS 2", "sensor_msgs", "setup.bash"]),
-])
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("torch", ["toy needs torch", "pip install '.[train]'"]),
+        ("mujoco", ["toy needs mujoco", "pip install '.[sim]'"]),
+        ("sensor_msgs", ["toy needs ROS 2", "sensor_msgs", "setup.bash"]),
+    ],
+)
 def test_a_missing_part_is_one_sentence_that_says_how_to_get_it(command, capsys, monkeypatch, module, words):
     monkeypatch.setitem(sys.modules, module, None)
     command(f"import {module}.something")

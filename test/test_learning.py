@@ -25,10 +25,12 @@ from ledpose_ros.learning.network import (  # noqa: E402
     sample_pixels,
     window_side,
 )
-from ledpose_ros.learning.trainer import Preset, Trainer, load_checkpoint  # noqa: E402
+from ledpose_ros.learning.trainer import Phase, Preset, Trainer, load_checkpoint  # noqa: E402
 
 DIRECTIONS = torch.tensor(DEFAULT_LED_DIRECTIONS, dtype=torch.float32)
-SHORT = Preset(4, 4, 4, learning_rate=1e-3, warm_up_end=0.25, fine_start=0.25, guide_start=0.5)
+SHORT = Preset(
+    (Phase("warm-up", 1), Phase("search", 1), Phase("look", 1), Phase("joint", 2)), learning_rate=1e-3
+)
 
 # Toy images are too small to share among threads.
 torch.set_num_threads(1)
@@ -142,7 +144,7 @@ def test_resume_continues_to_the_bit(tmp_path):
     first = Trainer(data, tmp_path / "halves", SHORT)
     first.directory.mkdir()
     first.network.train()
-    for _ in range(2):
+    for _ in range(4):
         first.train_step()
     first.save()
     second = Trainer(data, tmp_path / "halves", SHORT)
@@ -176,7 +178,7 @@ def test_learning_finds_the_toy_robot(tmp_path):
     """From LED states alone the loss falls, and attention finds the robot far better than by chance."""
     write_toy_recording(tmp_path / "toy.h5", 1200)
     data = load_recordings([tmp_path / "toy.h5"])
-    preset = Preset(60, 32, 64, learning_rate=4e-3, warm_up_end=0.6, fine_start=1.0, guide_start=1.0)
+    preset = Preset((Phase("warm-up", 50), Phase("search", 30)), learning_rate=4e-3)
     trainer = Trainer(data, tmp_path / "run", preset)
     trainer.network.train()
     locations = []

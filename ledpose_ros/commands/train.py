@@ -8,7 +8,6 @@ TensorBoard.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 from ledpose_ros.errors import LedposeError
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.steps is not None:
         if args.steps < 1:
             raise LedposeError(f"--steps {args.steps}: at least 1 is needed")
-        preset = dataclasses.replace(preset, steps=args.steps)
+        preset = preset.scaled(args.steps)
     checkpoint = args.output / CHECKPOINT_NAME
     if checkpoint.exists() and not args.resume:
         raise LedposeError(

@@ -41,7 +41,7 @@ def mirror_states(states: Tensor, leds: list[int], chosen: Tensor) -> Tensor:
 
 
 class View(NamedTuple):
-    """A part of each image, enlarged to the image's size: places and sizes change, LED states do not.
+    """A part of each image enlarged, or the image shrunk: places and sizes change, LED states do not.
 
     Without it a network soon knows each training picture, and with it the LED states, by heart.
     """
@@ -57,24 +57,22 @@ class View(NamedTuple):
         grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, align_corners=False)
 
-    def to_image(self, uv: Tensor, log2_scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """Place (B, 2) [px] and log2 scale (B,) in the image of these in the view; size (2,) w, h [px]."""
-        across = (2 * uv + 1) / size - 1
-        across = across * self.share[:, None] + self.centre
-        return ((across + 1) * size - 1) / 2, log2_scale - self.share.log2()
-
     def from_image(self, uv: Tensor, log2_scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """The inverse of `to_image`."""
+        """Place (B, 2) [px] and log2 scale (B,) in the view of these in the image; size (2,) w, h [px]."""
         across = ((2 * uv + 1) / size - 1 - self.centre) / self.share[:, None]
         return ((across + 1) * size - 1) / 2, log2_scale + self.share.log2()
 
 
-def random_view(batch: int, generator: torch.Generator) -> View:
-    """Views of 57 to 100 % of the width, anywhere in the image."""
+ENLARGED = 0.8
+"""Octaves by which views enlarge at most: they show 57 % of the width."""
+
+
+def random_view(batch: int, generator: torch.Generator, shrunk: float = 0.0) -> View:
+    """Views enlarged by up to ENLARGED octaves or shrunk by up to `shrunk`, anywhere; around them is grey."""
     device = generator.device
-    share = torch.exp2(-0.8 * torch.rand(batch, generator=generator, device=device))
+    share = torch.exp2((ENLARGED + shrunk) * torch.rand(batch, generator=generator, device=device) - ENLARGED)
     centre = 2 * torch.rand(batch, 2, generator=generator, device=device) - 1
-    return View(share, centre * (1 - share)[:, None])
+    return View(share, centre * (1 - share).abs()[:, None])
 
 
 def vary_colours(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -40,11 +40,16 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def halves_of(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Pictures at half size (B, H/2, W/2, 3) and states (B, K) on the device."""
+        return (
+            torch.from_numpy(self.halves[indices]).to(device),
+            torch.from_numpy(self.led_states[indices]).to(device),
+        )
+
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, H, W, 3), halves (B, H/2, W/2, 3) and states (B, K) on the device."""
-        arrays = (self.images[indices], self.halves[indices], self.led_states[indices])
-        images, halves, states = (torch.from_numpy(array).to(device) for array in arrays)
-        return images, halves, states
+        return torch.from_numpy(self.images[indices]).to(device), *self.halves_of(indices, device)
 
 
 def digest(recording: Recording) -> str:

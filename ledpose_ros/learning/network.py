@@ -23,7 +23,7 @@ SCALES = (0.5, 0.25, 0.125)
 STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
-WINDOW_SIDE = 40.0
+WINDOW_SIDE = 64.0
 """Side [px] of the fine network's window in an image rescaled to log2_scale = 0 by definition."""
 MAX_PEAKS = 5
 
@@ -104,19 +104,20 @@ class CoarseNetwork(nn.Module):
 class FineNetwork(nn.Module):
     """The second look: windows (W, 3, 64, 64) in [-1, 1] -> FineLook."""
 
-    def __init__(self, leds: int, width: int = 24) -> None:
+    def __init__(self, leds: int, width: int = 32) -> None:
         super().__init__()
         self.leds = leds
         self.layers = nn.Sequential(
             convolution(3, width, 5, 2),
+            convolution(width, width),
             convolution(width, 2 * width, 3, 2),
+            convolution(2 * width, 2 * width),
             convolution(2 * width, 4 * width, 3, 2),
-            convolution(4 * width, 4 * width, 3),
+            convolution(4 * width, 4 * width),
             # A dense layer, not pooling: where in the window something is seen matters.
             nn.Flatten(),
-            nn.Linear(4 * width * 8 * 8, 128),
+            nn.Linear(4 * width * (WINDOW_CELLS // 8) ** 2, 128),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.1),
         )
         self.head = nn.Linear(128, leds + 2 + 3 + 3 + 1)
 
@@ -187,21 +188,18 @@ def sample_pixels(image: Tensor, points: Tensor) -> Tensor:
     return total.transpose(1, 2)
 
 
-def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, turn: Tensor | None = None) -> Tensor:
+def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, cells: int = WINDOW_CELLS) -> Tensor:
     """Cut one square window per peak out of the pyramid level of fitting resolution.
 
-    uv (B, M, 2) are centres [px of the full image], log2_scale (B, M) their scales, turn (B, M) an optional
-    rotation [rad]. Gives (B*M, 3, 64, 64). Outside the image is grey (0).
+    uv (B, M, 2) are centres [px of the full image], log2_scale (B, M) their scales. Gives
+    (B*M, 3, cells, cells) at the resolution of 64 cells a window: more cells show more around it. Outside the
+    image is grey (0).
     """
     batch, peaks = log2_scale.shape
     side = window_side(log2_scale)
-    steps = (torch.arange(WINDOW_CELLS, device=uv.device, dtype=uv.dtype) + 0.5) / WINDOW_CELLS - 0.5
+    steps = (torch.arange(cells, device=uv.device, dtype=uv.dtype) + 0.5 - cells / 2) / WINDOW_CELLS
     grid_v, grid_u = torch.meshgrid(steps, steps, indexing="ij")
     offsets = torch.stack([grid_u, grid_v], -1).view(1, 1, -1, 2)
-    if turn is not None:
-        cosine, sine = turn.cos()[..., None], turn.sin()[..., None]
-        offset_u, offset_v = offsets.unbind(-1)
-        offsets = torch.stack([cosine * offset_u - sine * offset_v, sine * offset_u + cosine * offset_v], -1)
     points = (uv.unsqueeze(2) + side[..., None, None] * offsets).flatten(1, 2)  # (B, M*64*64, 2) [px]
     # Pixels per sample decide which two levels to blend, so that far and near peers are equally free of
     # aliasing.
@@ -209,7 +207,7 @@ def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, turn: Tensor |
 
     def weight(index: int) -> Tensor:
         share = (1 - (level - index).abs()).clamp(min=0)
-        return share[:, None, :, None].expand(-1, -1, -1, WINDOW_CELLS**2).flatten(2)
+        return share[:, None, :, None].expand(-1, -1, -1, cells**2).flatten(2)
 
     windows = weight(0) * sample_pixels(pyramid.full, points)
     for index, image in enumerate(pyramid.halves, start=1):
@@ -218,7 +216,7 @@ def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, turn: Tensor |
         grid = ((2 * points + 1) / size - 1).unsqueeze(1)
         sampled = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
         windows = windows + weight(index) * sampled[:, :, 0]
-    windows = windows.view(batch, 3, peaks, WINDOW_CELLS, WINDOW_CELLS)
+    windows = windows.view(batch, 3, peaks, cells, cells)
     return windows.transpose(1, 2).flatten(0, 1)
 
 

@@ -1,27 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step's loss, from images and LED states alone.
+"""The losses of a training step, from images and LED states alone.
 
-A warm-up on small pictures in large batches lets the coarse network discover that LEDs exist: nothing else
-can be learned before. From then on the coarse and the fine network teach each other:
-
-1. the coarse network's posterior, which knows the true LED states, proposes where and how big the peer is;
-2. the fine network, frozen for the moment, moves the proposed windows and judges, knowing the states too,
-which of them holds the peer;
-3. the fine network learns from a randomly displaced window: the LED states, the bearing, and the known
-   displacement back to where step 2 ended. A proposal's error cannot be told from the picture, the
-   displacement can; so it learns the average proposal for a given look, which is sharper than any one of
-   them, and zooming a window by z moves its log2 scale by log2 z (equivariance as self-supervision);
-4. the coarse network's attention learns the place and scale that step 2 found, where the LEDs could be told.
+The coarse network first discovers that LEDs exist (`warm_up`, on small pictures in large batches), then where
+and how big they are (`coarse`). The fine network learns (`fine`) from the windows estimated by `windows.py`:
+the LED states, the bearing, and the known displacement of a window that was moved at random. A window's own
+error cannot be told from the picture, the displacement can; so it learns the average window for a given look,
+which is sharper than any one of them, and zooming a window by z moves its log2 scale by log2 z (equivariance
+as self-supervision). At last the windows teach the coarse attention where to look (`guide_loss`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from ledpose_ros.learning import augmentation
 from ledpose_ros.learning.loss import (
@@ -35,24 +29,25 @@ from ledpose_ros.learning.loss import (
 from ledpose_ros.learning.network import (
     SCALES,
     STRIDE,
+    WINDOW_CELLS,
     CoarseMaps,
     FineLook,
     PeerNetwork,
-    Pyramid,
-    cut_windows,
     halve,
     halvings,
     normalise,
-    window_side,
 )
+from ledpose_ros.learning.windows import CROP_CELLS, Windows
 
-PROPOSALS = 2
-"""Peaks of the posterior that compete for an image's window."""
-JITTER_UV = 0.25
+JITTER_UV = 0.2
 """Displacement of training windows, as a share of their side."""
 JITTER_OCTAVES = 0.6
 JITTER_TURN = 0.1
 """Rotation of training windows [rad]: floors and cameras are not perfectly level."""
+ELSEWHERE_SHARE = 0.25
+"""Windows without the peer, as a share of those with it."""
+SHRUNK = 1.0
+"""Octaves by which pictures shrink at most, once windows guide: near peers teach what far ones look like."""
 
 Parts = dict[str, Tensor]
 """Parts of a loss by name, detached."""
@@ -62,16 +57,8 @@ def _detached(parts: Parts) -> Parts:
     return {name: part.detach() for name, part in parts.items()}
 
 
-@dataclass(frozen=True)
-class Windows:
-    """One window an image: centre uv (B, 2) [px] and log2 scale (B,)."""
-
-    uv: Tensor
-    log2_scale: Tensor
-
-
 class Objective:
-    """The loss of a batch; `fine` says whether the fine network takes part already."""
+    """The losses of a batch, each with its parts for the log."""
 
     def __init__(self, network: PeerNetwork, led_directions: Tensor, generator: torch.Generator) -> None:
         self.network = network
@@ -79,60 +66,50 @@ class Objective:
         self.generator = generator
         self.mirrored = augmentation.mirrored_leds(led_directions.cpu().double().numpy())
 
-    def _rand(self, *shape: int) -> Tensor:
-        return torch.rand(*shape, generator=self.generator, device=self.led_directions.device)
+    def _uniform(self, limit: float, *shape: int) -> Tensor:
+        """Random numbers in -limit..limit."""
+        random = torch.rand(*shape, generator=self.generator, device=self.led_directions.device)
+        return limit * (2 * random - 1)
+
+    def _mirror_some(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Which pictures to mirror (B,), half of them where the LEDs' places allow it, and their states."""
+        if self.mirrored is None:
+            return torch.zeros(len(states), dtype=torch.bool, device=states.device), states
+        chosen = self._uniform(1, len(states)) < 0
+        return chosen, augmentation.mirror_states(states, self.mirrored, chosen)
 
     def warm_up(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Parts]:
-        """Loss of the coarse network alone, on a single coarse scale: a fraction of the cost a picture.
+        """Loss of the coarse network on a single coarse scale: a fraction of the cost a picture.
 
-        halves uint8 (B, H/2, W/2, 3), states (B, K); gives the loss and its parts for the log.
+        halves uint8 (B, H/2, W/2, 3), states (B, K).
         """
-        halves, states, _ = self._mirrored(halves, states)
-        quarters = halve(normalise(halves))
+        chosen, states = self._mirror_some(states)
+        quarters = halve(normalise(augmentation.mirror_images(halves, chosen)))
         view = augmentation.random_view(len(states), self.generator)
-        loss, _, _, parts = self._coarse_loss([view.cut(quarters)], states)
+        loss, _, parts = self._coarse_loss([view.cut(quarters)], states)
         return loss, parts
 
-    def __call__(
-        self, images: Tensor, halves: Tensor, states: Tensor, fine: float, guide: float
-    ) -> tuple[Tensor, Parts]:
-        """Loss of images uint8 (B, H, W, 3), the same at half size and states (B, K), and its parts for the
-        log.
+    def coarse(self, halves: Tensor, states: Tensor, windows: Windows | None) -> tuple[Tensor, Parts]:
+        """Loss of the coarse network on all scales; windows, if there are any, guide its attention.
 
-        `fine` and `guide` in [0, 1] weigh steps 3 and 4 of the module's text; 0 skips them.
+        halves uint8 (B, H/2, W/2, 3), states (B, K).
         """
-        halves, states, chosen = self._mirrored(halves, states)
-        half = normalise(halves)
-        view = augmentation.random_view(len(states), self.generator)
+        chosen, states = self._mirror_some(states)
+        half = normalise(augmentation.mirror_images(halves, chosen))
+        view = augmentation.random_view(len(states), self.generator, SHRUNK if windows else 0.0)
         varied = augmentation.vary_colours(view.cut(half), self.generator)
-        loss, maps, posterior, parts = self._coarse_loss(halvings(varied), states)
-        if fine > 0:
-            pyramid = Pyramid(augmentation.mirror_images(images, chosen), halvings(half))
-            windows = self.propose(pyramid, posterior, states, view, refine=guide > 0)
-            fine_loss, evidence, fine_parts = self.fine_loss(pyramid, windows, states)
-            loss = loss + fine * fine_loss
-            parts |= fine_parts
-            if guide > 0:
-                guided = self.guide_loss(maps, windows, evidence, view, self._size(pyramid))
-                loss = loss + guide * guided
-                parts["guide"] = guided.detach()
+        loss, maps, parts = self._coarse_loss(halvings(varied), states)
+        if windows is not None:
+            size = 2 * torch.tensor([half.shape[3], half.shape[2]], device=half.device)
+            uv = windows.uv.clone()
+            uv[chosen, 0] = size[0] - 1 - uv[chosen, 0]
+            guide = self._guide_loss(maps, Windows(uv, windows.log2_scale, windows.mass), view, size)
+            loss = loss + guide
+            parts["guide"] = guide.detach()
         return loss, parts
 
-    @staticmethod
-    def _size(pyramid: Pyramid) -> Tensor:
-        """Width and height [px] of the images, (2,)."""
-        height, width = pyramid.full.shape[1:3]
-        return torch.tensor([width, height], device=pyramid.full.device)
-
-    def _mirrored(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Half of the pictures mirrored, where the LEDs' places allow it, and which (B,)."""
-        chosen = self._rand(len(states)) < (0.5 if self.mirrored is not None else 0.0)
-        if self.mirrored is not None:
-            states = augmentation.mirror_states(states, self.mirrored, chosen)
-        return augmentation.mirror_images(halves, chosen), states, chosen
-
-    def _coarse_loss(self, levels: list[Tensor], states: Tensor) -> tuple[Tensor, CoarseMaps, Tensor, Parts]:
-        """Loss of the coarse network on these levels of the pyramid, maps, posterior, parts for the log."""
+    def _coarse_loss(self, levels: list[Tensor], states: Tensor) -> tuple[Tensor, CoarseMaps, Parts]:
+        """Loss of the coarse network on these levels of the pyramid, maps, parts for the log."""
         maps = self.network.coarse_maps(levels)
         location, posterior = location_loss(maps, states)
         auxiliary = auxiliary_loss(maps, states)
@@ -140,93 +117,59 @@ class Objective:
         cell_bearing = bearing_loss(maps.bearing.movedim(2, -1), cross_entropy, self.led_directions)
         bearing = (posterior * cell_bearing).sum((1, 2, 3)).mean()
         parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": bearing}
-        return location + 0.5 * auxiliary + bearing, maps, posterior, _detached(parts)
+        return location + 0.5 * auxiliary + bearing, maps, _detached(parts)
 
-    @torch.no_grad()
-    def propose(
-        self, pyramid: Pyramid, posterior: Tensor, states: Tensor, view: augmentation.View, refine: bool
-    ) -> Windows:
-        """Where the peer is, by the posterior's best peak.
+    def fine(
+        self, crops: Tensor, elsewhere: Tensor, away: Tensor, states: Tensor, trust: Tensor
+    ) -> tuple[Tensor, Parts]:
+        """Loss of the fine network on windows cut at random out of crops around the peer.
 
-        With `refine`, the best peaks and the places to which the fine network would move them compete: the
-        one wins at which it tells the true LED states best and is surest of a peer.
+        crops (B, 3, 102, 102) and elsewhere (B, 3, 64, 64) in [-1, 1], away and trust (B,), states (B, K).
         """
-        batch, size = len(states), self._size(pyramid)
-        peaks = PROPOSALS if refine else 1
-        uv, log2_scale, _ = self.network.find_peaks(posterior, peaks)
-        repeated = augmentation.View(
-            view.share.repeat_interleave(peaks), view.centre.repeat_interleave(peaks, 0)
-        )
-        uv, log2_scale = repeated.to_image(uv.flatten(0, 1), log2_scale.flatten(), size)
-        uv, log2_scale = uv.view(batch, peaks, 2), log2_scale.view(batch, peaks)
-        if not refine:
-            return Windows(uv[:, 0], log2_scale[:, 0])
-
-        def plausibility(look: FineLook) -> Tensor:
-            repeated_states = states.repeat_interleave(peaks, 0)
-            told = -led_cross_entropy(look.leds, repeated_states).sum(1)
-            return (told + logsigmoid(look.presence)).view(batch, peaks)
-
-        training = self.network.fine.training
-        self.network.fine.eval()
-        moved, scaled, look = self.network.refine(pyramid, uv, log2_scale)
-        # On average a look may not zoom: the overall size is a free constant that would drift.
-        step = (scaled - log2_scale).clamp(-1, 1)
-        scaled = (log2_scale + step - 0.2 * step.mean()).clamp(-3.5, 0.5)
-        look_again = self.network.fine(cut_windows(pyramid, moved, scaled))
-        self.network.fine.train(training)
-        best = torch.cat([plausibility(look), plausibility(look_again)], 1).argmax(1)
-        uv, log2_scale = torch.cat([uv, moved], 1), torch.cat([log2_scale, scaled], 1)
-        row = torch.arange(batch, device=uv.device)
-        return Windows(uv[row, best], log2_scale[row, best])
-
-    def fine_loss(self, pyramid: Pyramid, windows: Windows, states: Tensor) -> tuple[Tensor, Tensor, Parts]:
-        """Loss of the fine network, and how far each window's LEDs were told (B,) [nats above chance]."""
         batch, device = len(states), states.device
-        side = window_side(windows.log2_scale)
-        zoom = (2 * self._rand(batch) - 1) * JITTER_OCTAVES
-        seen_scale = windows.log2_scale + zoom
-        offset = (2 * self._rand(batch, 2) - 1) * JITTER_UV * window_side(seen_scale)[:, None]
-        seen_uv = windows.uv + offset
-        turn = (2 * self._rand(batch) - 1) * JITTER_TURN
-        # Elsewhere in the image, at least a window away: what a peer does not look like.
-        other_uv = self._rand(batch, 2) * self._size(pyramid)
-        away = (other_uv - windows.uv).abs().amax(1) > 0.75 * side
-        other_scale = windows.log2_scale + (2 * self._rand(batch) - 1)
-        cut = cut_windows(
-            pyramid,
-            torch.stack([seen_uv, other_uv], 1),
-            torch.stack([seen_scale, other_scale], 1),
-            torch.stack([turn, turn], 1),
-        )
-        look = self.network.fine(augmentation.vary_colours(cut, self.generator))
-        look_at_peer = type(look)(*(values[0::2] for values in look))
-        elsewhere = look.presence[1::2]
-
-        back = (windows.uv - seen_uv) / window_side(seen_scale)[:, None]
+        zoom = self._uniform(JITTER_OCTAVES, batch)
+        offset = self._uniform(JITTER_UV, batch, 2)
+        turn = self._uniform(JITTER_TURN, batch)
         cosine, sine = turn.cos(), turn.sin()
-        back = torch.stack(
-            [cosine * back[:, 0] + sine * back[:, 1], cosine * back[:, 1] - sine * back[:, 0]], 1
+        # The window's side in the crop's coordinates, -1..1 across the crop.
+        side = torch.exp2(-zoom) * WINDOW_CELLS / CROP_CELLS
+        matrix = torch.stack(
+            [
+                torch.stack([side * cosine, -side * sine, 2 * side * offset[:, 0]], 1),
+                torch.stack([side * sine, side * cosine, 2 * side * offset[:, 1]], 1),
+            ],
+            1,
         )
-        target = torch.cat([back, zoom[:, None]], 1)
+        grid = F.affine_grid(matrix, [batch, 3, WINDOW_CELLS, WINDOW_CELLS], align_corners=False)
+        windows = F.grid_sample(crops, grid, align_corners=False)
+        # Where the undisplaced window is, seen from the displaced one.
+        back_u = -cosine * offset[:, 0] - sine * offset[:, 1]
+        back_v = sine * offset[:, 0] - cosine * offset[:, 1]
+        chosen, states = self._mirror_some(states)
+        windows = torch.where(chosen[:, None, None, None], windows.flip(3), windows)
+        shift = torch.stack([torch.where(chosen, -back_u, back_u), back_v, zoom], 1)
 
-        cross_entropy = led_cross_entropy(look_at_peer.leds, states)
-        evidence = (math.log(2) - cross_entropy).sum(1).detach()
-        trust = (evidence / math.log(2)).clamp(0.1, 1)
-        leds = cross_entropy.mean()
-        bearing = bearing_loss(look_at_peer.bearing, cross_entropy, self.led_directions).mean()
-        shift = (trust * shift_loss(look_at_peer, target)).mean()
-        presence = (
-            trust * led_cross_entropy(look_at_peer.presence, torch.ones(batch, device=device))
-            + away * led_cross_entropy(elsewhere, torch.zeros(batch, device=device))
-        ).mean()
-        parts = {"leds/fine": leds, "bearing/fine": bearing, "shift": shift, "presence": presence}
-        return 4 * leds + bearing + 0.3 * shift + 0.5 * presence, evidence, _detached(parts)
+        others = math.ceil(ELSEWHERE_SHARE * batch)
+        seen = augmentation.vary_colours(torch.cat([windows, elsewhere[:others]]), self.generator)
+        both = self.network.fine(seen)
+        look = FineLook(*(values[:batch] for values in both))
+        absent = led_cross_entropy(both.presence[batch:], torch.zeros(others, device=device))
+        present = led_cross_entropy(look.presence, torch.ones(batch, device=device))
 
-    def guide_loss(
-        self, maps: CoarseMaps, windows: Windows, evidence: Tensor, view: augmentation.View, size: Tensor
-    ) -> Tensor:
-        """Cross-entropy of the attention against the place and scale of the windows, where LEDs were told."""
+        cross_entropy = led_cross_entropy(look.leds, states)
+        trust = trust.clamp(min=0.1)
+        parts = {
+            "leds/fine": cross_entropy.mean(),
+            "bearing/fine": bearing_loss(look.bearing, cross_entropy, self.led_directions).mean(),
+            "shift": (trust * shift_loss(look, shift)).mean(),
+            "presence": (trust * present).mean() + (away[:others] * absent).mean(),
+        }
+        loss = 4 * parts["leds/fine"] + parts["bearing/fine"] + 0.2 * parts["shift"] + 0.3 * parts["presence"]
+        return loss, _detached(parts)
+
+    @staticmethod
+    def _guide_loss(maps: CoarseMaps, windows: Windows, view: augmentation.View, size: Tensor) -> Tensor:
+        """Cross-entropy of the attention against the place and scale of the windows that can be trusted."""
         _, scales, height, width = maps.location.shape
         cell = STRIDE / SCALES[0]
         uv, log2_scale = view.from_image(windows.uv, windows.log2_scale, size)
@@ -246,5 +189,4 @@ class Objective:
             * share(column, width)[:, None, None]
         )
         log_attention = maps.location.flatten(1).log_softmax(1)
-        told = (evidence / math.log(2)).clamp(0, 1) * inside
-        return -(told * (target.flatten(1) * log_attention).sum(1)).mean()
+        return -(windows.trust() * inside * (target.flatten(1) * log_attention).sum(1)).mean()

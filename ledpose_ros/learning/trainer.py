@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: presets, schedule, checkpoints, log."""
+"""The training loop: phases, schedule, checkpoints, log."""
 
 from __future__ import annotations
 
@@ -8,46 +8,91 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.learning.dataset import TrainingSet, batch_indices
 from ledpose_ros.learning.network import PeerNetwork
-from ledpose_ros.learning.objective import Objective
+from ledpose_ros.learning.objective import Objective, Parts
+from ledpose_ros.learning.windows import Crops, Windows, cut_crops, estimate_windows
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CHECKPOINT_FORMAT = "ledpose-checkpoint-1"
+CHECKPOINT_FORMAT = "ledpose-checkpoint-2"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
 AVERAGE_SHARE = 0.04
 """Share of the run over which the exported weights are a moving average."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Length and pace of a training run.
+DARKEST = 0.25
+"""Share of the pictures, the darkest, in which LEDs are discovered: in bright rooms they hardly are."""
+SMALL_BATCH = 24
+"""Pictures a step of the coarse network on all scales."""
+BATCH = 64
+"""Pictures a step of the warm-up, windows a step of the fine network."""
+RAMP = 50
+"""Steps over which the learning rate rises at the begin of a phase."""
 
-    The shares are of all steps: the warm-up ends, the fine network joins, it begins to teach the coarse one.
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training run.
+
+    warm-up: the coarse network on one scale, on the darkest pictures; search: on all scales, with ever
+    brighter pictures; look: the fine network, on newly estimated windows; joint: both networks, on newly
+    estimated windows, which guide the coarse one.
     """
 
+    kind: Literal["warm-up", "search", "look", "joint"]
     steps: int
-    batch_size: int
-    warm_up_batch_size: int
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Phases and pace of a training run."""
+
+    phases: tuple[Phase, ...]
     learning_rate: float
-    warm_up_end: float
-    fine_start: float
-    guide_start: float
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def scaled(self, steps: int) -> Preset:
+        """The same with so many steps in all, shared among the phases as before."""
+        ends = [round(end * steps / self.steps) for end in accumulate(phase.steps for phase in self.phases)]
+        lengths = np.diff([0, *ends])
+        return Preset(
+            tuple(Phase(p.kind, int(n)) for p, n in zip(self.phases, lengths, strict=True)),
+            self.learning_rate,
+        )
 
 
 PRESETS = {
-    "cpu": Preset(5000, 24, 64, learning_rate=3e-3, warm_up_end=0.12, fine_start=0.16, guide_start=0.3),
-    "adapt": Preset(400, 16, 64, learning_rate=5e-4, warm_up_end=0.0, fine_start=0.0, guide_start=0.0),
+    "cpu": Preset(
+        (
+            Phase("warm-up", 800),
+            Phase("search", 1400),
+            # At the coarse posterior's peaks the fine network learns that something is lit; once it has moved
+            # the windows onto the robot, it learns which LED it is.
+            Phase("look", 1200),
+            Phase("look", 1800),
+            Phase("joint", 1400),
+            Phase("joint", 1400),
+        ),
+        learning_rate=2.5e-3,
+    ),
+    "adapt": Preset((Phase("joint", 400),), learning_rate=5e-4),
 }
 
 
@@ -124,14 +169,18 @@ class Trainer:
             use_buffers=True,
         )
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=preset.learning_rate, weight_decay=1e-4
-        )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, preset.learning_rate, total_steps=preset.steps + 1, pct_start=0.1
+            [
+                {"params": list(self.network.coarse.parameters()), "weight_decay": 1e-4},
+                {"params": list(self.network.fine.parameters()), "weight_decay": 1e-2},
+            ]
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         directions = torch.tensor(data.led_directions, dtype=torch.float32, device=self.device)
         self.objective = Objective(self.network, directions, self.generator)
+        self.adapting = initial is not None
+        self.by_brightness = np.argsort(data.halves[:, ::8, ::8].mean((1, 2, 3)), kind="stable")
+        self.windows: Windows | None = None
+        self._crops: Crops | None = None
         self.step = 0
 
     def state(self) -> dict[str, Any]:
@@ -143,13 +192,14 @@ class Trainer:
             "input_size": [int(self.data.images.shape[2]), int(self.data.images.shape[1])],
             "digests": self.data.digests,
             "step": self.step,
-            "steps": self.preset.steps,
+            "preset": asdict(self.preset),
+            "adapting": self.adapting,
             "seed": self.seed,
             "network": self.network.state_dict(),
             "average": self.average.module.state_dict(),
             "averaged": self.average.n_averaged,
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "windows": None if self.windows is None else asdict(self.windows),
             "generator": self.generator.get_state(),
             "torch_generator": torch.get_rng_state(),
         }
@@ -165,40 +215,83 @@ class Trainer:
     def resume(self) -> None:
         """Continue the run whose checkpoint is in the directory, to the bit where the platform allows."""
         state = load_checkpoint(self.directory / CHECKPOINT_NAME)
-        for name, mine in (("steps", self.preset.steps), ("seed", self.seed), ("digests", self.data.digests)):
-            if state[name] != mine:
+        mine = {"preset": asdict(self.preset), "seed": self.seed, "digests": self.data.digests}
+        for name, value in mine.items():
+            if state[name] != value:
                 raise LedposeError(
-                    f"the run in {self.directory} had {name} {state[name]}, this one has {mine}: "
-                    "resume with the same recordings, --steps and --seed, or start a new directory"
+                    f"the run in {self.directory} had {name} {state[name]}, this one has {value}: resume "
+                    "with the same recordings, --preset, --steps and --seed, or start a new directory"
                 )
         self.network.load_state_dict(state["network"])
         self.average.module.load_state_dict(state["average"])
         self.average.n_averaged.copy_(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.adapting = state["adapting"]
+        self.windows = None if state["windows"] is None else Windows(**state["windows"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_generator"])
         self.step = state["step"]
 
-    def weights(self) -> tuple[float, float]:
-        """Weights of the fine network and of its guidance at this step, rising over 5 % of the run."""
+    def phase(self) -> tuple[int, int]:
+        """Index of the present phase and the step within it."""
+        first = 0
+        for index, phase in enumerate(self.preset.phases):
+            if self.step < first + phase.steps:
+                return index, self.step - first
+            first += phase.steps
+        raise LedposeError(f"all {self.preset.steps} steps are done already: start a new directory")
+
+    def _learning_rate(self, step_of_phase: int) -> float:
+        """Rises in each phase, falls to a tenth over the last 40 % of the run."""
         progress = self.step / self.preset.steps
+        fall = 0.55 + 0.45 * math.cos(math.pi * max(0.0, (progress - 0.6) / 0.4))
+        return self.preset.learning_rate * fall * min(1.0, (step_of_phase + 1) / RAMP)
 
-        def ramp(start: float) -> float:
-            return 1.0 if start == 0 else min(1.0, max(0.0, (progress - start) / 0.05))
+    def _prepare_windows(self, phase: int, step_of_phase: int) -> tuple[Windows, Crops]:
+        """Windows and crops of a phase, estimated at its begin and cut again when a run is resumed."""
+        if step_of_phase == 0 or self.windows is None:
+            windowed = [
+                i for i, p in enumerate(self.preset.phases) if p.kind in ("look", "joint") and p.steps
+            ]
+            refine = self.adapting or phase > windowed[0]
+            self.windows = estimate_windows(self.network, self.data, self.device, refine)
+            self._crops = None
+        if self._crops is None:
+            self._crops = cut_crops(self.data, self.windows, seed=(self.seed, phase))
+        return self.windows, self._crops
 
-        return ramp(self.preset.fine_start), ramp(self.preset.guide_start)
+    def _indices(self, pool: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
+        return pool[batch_indices(len(pool), batch_size, self.seed, self.step)]
 
-    def _loss(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _loss(self) -> tuple[torch.Tensor, Parts]:
         """The loss of the next batch."""
-        if self.step < self.preset.warm_up_end * self.preset.steps:
-            indices = batch_indices(len(self.data), self.preset.warm_up_batch_size, self.seed, self.step)
-            _, halves, states = self.data.batch(indices, self.device)
-            return self.objective.warm_up(halves, states)
-        indices = batch_indices(len(self.data), self.preset.batch_size, self.seed, self.step)
-        return self.objective(*self.data.batch(indices, self.device), *self.weights())
+        phase, step = self.phase()
+        kind, steps = self.preset.phases[phase].kind, self.preset.phases[phase].steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(step)
+        if kind in ("warm-up", "search"):
+            share = DARKEST if kind == "warm-up" else DARKEST + (1 - DARKEST) * min(1.0, 1.5 * step / steps)
+            pool = self.by_brightness[: max(1, round(share * len(self.data)))]
+            indices = self._indices(pool, BATCH if kind == "warm-up" else SMALL_BATCH)
+            halves, states = self.data.halves_of(indices, self.device)
+            if kind == "warm-up":
+                return self.objective.warm_up(halves, states)
+            return self.objective.coarse(halves, states, None)
+        windows, crops = self._prepare_windows(phase, step)
+        indices = self._indices(windows.surest_half(), BATCH)
+        _, states = self.data.halves_of(indices, self.device)
+        trust = windows.of(indices).trust().to(self.device)
+        loss, parts = self.objective.fine(*crops.of(indices, self.device), states, trust)
+        if kind == "joint":
+            indices = self._indices(np.arange(len(self.data)), SMALL_BATCH)
+            halves, states = self.data.halves_of(indices, self.device)
+            coarse_loss, coarse_parts = self.objective.coarse(
+                halves, states, windows.of(indices).to(self.device)
+            )
+            loss, parts = loss + coarse_loss, parts | coarse_parts
+        return loss, parts
 
-    def train_step(self) -> tuple[float, dict[str, torch.Tensor]]:
+    def train_step(self) -> tuple[float, Parts]:
         """One step of the optimiser; the loss and its parts."""
         loss, parts = self._loss()
         value = float(loss.detach())
@@ -209,9 +302,9 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        for network in (self.network.coarse, self.network.fine):
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         self.optimizer.step()
-        self.schedule.step()
         self.average.update_parameters(self.network)
         self.step += 1
         return value, parts
@@ -228,9 +321,11 @@ class Trainer:
                     loss, parts = self.train_step()
                     progress.update()
                     if self.step % 20 == 0:
-                        progress.set_postfix(loss=f"{loss:.3f}", rate=f"{self.schedule.get_last_lr()[0]:.1e}")
+                        progress.set_postfix(
+                            loss=f"{loss:.3f}", rate=f"{self.optimizer.param_groups[0]['lr']:.1e}"
+                        )
                         log.add_scalar("loss", loss, self.step)
-                        log.add_scalar("learning_rate", self.schedule.get_last_lr()[0], self.step)
+                        log.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
                         for name, part in parts.items():
                             log.add_scalar(name, float(part), self.step)
                     if self.step % SAVE_PERIOD == 0:
