@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header
@@ -23,6 +23,7 @@ from ledpose_ros.parameters import NODE_PARAMETERS
 if TYPE_CHECKING:
     from ledpose_ros.simulation import Frame
 
+IMAGE_QUEUE = 5
 LED_QUEUE = 100
 KEEP_ALIVE_NS = 100_000_000
 CLOCK_PERIOD_NS = 20_000_000
@@ -54,8 +55,9 @@ class SimulatorNode(Node):
         # Try once here, where an error ends the node; the thread starts anew.
         self._simulation.step()
         self._simulation.close()
-        self._images = self.create_publisher(Image, "image", qos_profile_sensor_data)
-        self._camera_infos = self.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
+        # Reliable: best effort loses some messages of this size, and a reliable publisher suits every reader.
+        self._images = self.create_publisher(Image, "image", QoSProfile(depth=IMAGE_QUEUE))
+        self._camera_infos = self.create_publisher(CameraInfo, "camera_info", QoSProfile(depth=IMAGE_QUEUE))
         self._led_states = self.create_publisher(JointState, "led_states", QoSProfile(depth=LED_QUEUE))
         self._ground_truth = self.create_publisher(PoseStamped, "ground_truth", QoSProfile(depth=LED_QUEUE))
         self._clock_publisher = (
