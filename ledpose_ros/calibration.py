@@ -35,13 +35,14 @@ def calibrate(
 ) -> Calibration:
     """c from pictures (name, RGB, range [m]): the median, with the spread between pictures as residual.
 
-    Without a camera matrix K the peer is taken to be near the image's centre, where range and depth are
-    equal. Raises LedposeError for a picture without a peer, a distance that is not positive, or pictures of
-    several sizes.
+    Pictures in which no peer is found do not count. Without a camera matrix K the peer is taken to be near
+    the image's centre, where range and depth are equal. Raises LedposeError when no picture shows a peer, for
+    a distance that is not positive, or for pictures of several sizes.
     """
     constants: list[float] = []
     spreads: list[float] = []
     width: int | None = None
+    best_confidence = 0.0
     for name, rgb, distance in pictures:
         if not (np.isfinite(distance) and distance > 0):
             raise LedposeError(f"the distance of {name} is {distance}: give the measured range in metres")
@@ -51,11 +52,9 @@ def calibrate(
             )
         width = rgb.shape[1]
         seen = estimator.detect(rgb)
+        best_confidence = max(best_confidence, float(seen.confidence[0]))
         if seen.confidence[0] < MIN_CONFIDENCE:
-            raise LedposeError(
-                f"no peer is found in {name} (confidence {seen.confidence[0]:.2f}, needed {MIN_CONFIDENCE}): "
-                "take a picture with the whole robot in view"
-            )
+            continue
         depth = distance
         if K is not None:
             rays = pixel_rays(seen.uv[:1], K, D if D is not None else np.zeros(5), distortion_model)
@@ -64,6 +63,11 @@ def calibrate(
         spreads.append(float(seen.spread[0, 2]))
     if width is None:
         raise LedposeError("there is no picture to calibrate on: give --image and --distance, or --recording")
+    if not constants:
+        raise LedposeError(
+            f"no peer is found in any picture (confidence at most {best_confidence:.2f}, needed "
+            f"{MIN_CONFIDENCE}): take one with the whole robot in view"
+        )
     c = float(np.median(constants))
     # One picture tells nothing of the spread between pictures: then the network's own word has to do.
     residual = float(np.std(constants, ddof=1)) if len(constants) > 1 else spreads[0]

@@ -96,6 +96,15 @@ def test_without_calibration_distances_are_refused_not_guessed(tmp_path, capsys)
     }
 
 
+def test_pictures_without_a_peer_do_not_count(tmp_path, capsys):
+    model = write_fake_model(tmp_path / "model.onnx")
+    black, white = write_picture(tmp_path / "black.png", 0 * WHITE), write_picture(tmp_path / "white.png")
+    words = ["--image", str(black), "--distance", "1", "--image", str(white), "--distance", "2"]
+    assert main(["calibrate", str(model), *words]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 2 pictures are left out" in said and "from 1 picture" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

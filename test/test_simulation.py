@@ -90,6 +90,16 @@ def test_leds_change_between_pictures_and_hold_their_state():
         assert (np.diff(changes) >= 2).all(), "held for 150 ms at least"
 
 
+def test_peers_at_a_distance_stand_there_in_view():
+    simulation = Simulation(seed=5, width=320, height=180, scene_frames=2, distance=1.5)
+    frames = [simulation.step() for _ in range(6)]
+    simulation.close()
+    poses = np.stack([frame.poses[0] for frame in frames])
+    np.testing.assert_allclose(np.linalg.norm(poses[:, :3], axis=1), 1.5, atol=1e-6)
+    np.testing.assert_array_equal(poses[0], poses[1])
+    assert not np.allclose(poses[1], poses[2]), "another scene, another place"
+
+
 def test_absent_peers():
     assert all(frame.valid.tolist() == [] for frame in frames_of(2, absent=1.0, scene_frames=1))
     sometimes = frames_of(6, width=32, height=32, absent=0.5, scene_frames=1)
@@ -201,7 +211,9 @@ def test_geometry_agrees_on_psi():
     view.close()
 
 
-@pytest.mark.parametrize("settings", [{"peers": 0}, {"absent": 1.5}, {"rate": 0.0}, {"width": 8}])
+@pytest.mark.parametrize(
+    "settings", [{"peers": 0}, {"absent": 1.5}, {"rate": 0.0}, {"width": 8}, {"distance": 9.0}]
+)
 def test_impossible_simulations_are_refused(settings):
     with pytest.raises(LedposeError, match="must be"):
         Simulation(**{"seed": 0, **settings})

@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
     if args.recording:
         with Recording(args.recording) as recording:
             info = recording.info
+            pictures_given = len(recording)
 
             def samples() -> Iterator[tuple[str, NDArray[np.uint8], float]]:
                 for index in range(len(recording)):
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
             calibration = calibrate(estimator, samples(), info.K, info.D, info.distortion_model)
     else:
+        pictures_given = len(args.image)
         images = [read_image(path) for path in args.image]
         K = None
         if args.focal_length is not None:
@@ -81,6 +83,9 @@ def run(args: argparse.Namespace) -> None:
     metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
     onnx.helper.set_model_props(model, metadata.to_properties())
     output = args.output or args.model
+    skipped = pictures_given - calibration.images
+    if skipped:
+        print(f"{skipped} of {pictures_given} pictures are left out, because no peer was found in them.")
     save_model(model, output)
     print(
         f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), "

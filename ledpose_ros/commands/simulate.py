@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dim", action="store_true", help="dark rooms, peers within 1.6 m: a first recording to learn from"
     )
     parser.add_argument(
+        "--distance", type=float, metavar="M", help="let the peers stand at this range, to calibrate on [m]"
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes that render (all cores)"
     )
 
@@ -62,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         "rate": RATE,
         "scene_frames": args.scene_frames,
         "dim": args.dim,
+        "distance": args.distance,
     }
     scenes = [
         _Scene(settings, index, min(args.scene_frames, args.count - first))

@@ -75,7 +75,8 @@ class Choreography:
     """The observer and its peers driving in one room without touching furniture or each other.
 
     Goals of the peers are drawn in the observer's view: distance log-uniform, uniform across the picture and
-    a little beyond its edges, any heading. The observer stays near its start, or stands.
+    a little beyond its edges, any heading. The observer stays near its start, or stands. With `still` nobody
+    moves, and the peers are well inside the picture.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class Choreography:
         peers: int,
         half_view: float,
         rng: np.random.Generator,
-        farthest: float = FARTHEST,
+        distances: tuple[float, float] = (NEAREST, FARTHEST),
+        still: bool = False,
     ):
-        self.room, self.half_view, self.rng, self.farthest = room, half_view, rng, farthest
+        self.room, self.half_view, self.rng = room, half_view, rng
+        self.distances, self.still = distances, still
         self.start = observer.copy()
-        moves = rng.random() < 0.7
+        moves = not still and rng.random() < 0.7
         self.observer = Drive(observer, speed=0.25 * moves, turn_rate=0.35 * moves, acceleration=0.4)
         self.peers: list[Drive] = []
         for _ in range(peers):
@@ -101,6 +104,8 @@ class Choreography:
 
     def advance(self, seconds: float) -> None:
         """Let everybody drive for `seconds`."""
+        if self.still:
+            return
         steps = max(1, round(seconds / TIME_STEP))
         for _ in range(steps):
             self._choose_goals(seconds / steps)
@@ -132,9 +137,11 @@ class Choreography:
 
     def _draw_pose_in_view(self, peer: Drive | None = None, tries: int = 60) -> np.ndarray | None:
         """A free planar pose (3,) in view, where `peer` can drive straight; None when none is found."""
+        nearest, farthest = self.distances
+        edge = 0.5 if self.still else 1.02
         for _ in range(tries):
-            distance = NEAREST * (self.farthest / NEAREST) ** self.rng.random()
-            across = self.rng.uniform(-1.02, 1.02) * np.tan(self.half_view)
+            distance = nearest * (farthest / nearest) ** self.rng.random()
+            across = self.rng.uniform(-edge, edge) * np.tan(self.half_view)
             spot = self.observer.pose[:2] + distance * heading(self.observer.pose[2] + np.arctan(across))
             others = [other.goal[:2] for other in self.peers if other is not peer]
             if any(np.linalg.norm(spot - other) < ROBOT_GAP + 0.05 for other in others):

@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 
 from ..errors import LedposeError
-from .drive import FARTHEST, FARTHEST_DIM, Choreography
+from .drive import FARTHEST, FARTHEST_DIM, NEAREST, Choreography
 from .lens import Lens, draw_ring
 from .parts import heading, yaw_turn
 from .robot import (
@@ -48,10 +48,20 @@ def camera_matrix(width: int, height: int) -> np.ndarray:
 class Scene:
     """A random scene, everything drawn from `rng`; without peers when `peers` is 0, dark and near if `dim`.
 
+    With `distance` the peers stand still at that range [m] from the camera.
+
     Raises `LedposeError` when OpenGL cannot start.
     """
 
-    def __init__(self, rng: np.random.Generator, width: int, height: int, peers: int, dim: bool = False):
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        width: int,
+        height: int,
+        peers: int,
+        dim: bool = False,
+        distance: float | None = None,
+    ):
         self.width, self.height = width, height
         self.camera_matrix = camera_matrix(width, height)
         focal = self.camera_matrix[0, 0]
@@ -66,8 +76,13 @@ class Scene:
 
         builder = RoomBuilder(spec, rng)
         observer = _draw_observer_pose(builder.room, rng)
-        half_view, farthest = np.arctan(0.5 / FOCAL_LENGTH), FARTHEST_DIM if dim else FARTHEST
-        self._choreography = Choreography(builder.room, observer, peers, half_view, rng, farthest)
+        half_view = np.arctan(0.5 / FOCAL_LENGTH)
+        distances = (NEAREST, FARTHEST_DIM if dim else FARTHEST)
+        if distance is not None:
+            along_floor = np.sqrt(distance**2 - (CAMERA_HEIGHT - BASE_HEIGHT) ** 2)
+            distances = (along_floor, along_floor)
+        still = distance is not None
+        self._choreography = Choreography(builder.room, observer, peers, half_view, rng, distances, still)
         before_camera = observer[:2] + 0.8 * heading(observer[2])
         builder.build([observer[:2], before_camera, *(peer.pose[:2] for peer in self._choreography.peers)])
         self.look = RobotLook.draw(rng)

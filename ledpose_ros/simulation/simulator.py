@@ -8,6 +8,7 @@ import numpy as np
 from ..errors import LedposeError
 from ..leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ..recording import RecordingInfo
+from .drive import FARTHEST, NEAREST
 from .scene import Scene, camera_matrix
 
 LED_HOLD_NS = 150_000_000
@@ -43,8 +44,9 @@ class Simulation:
     A scene (room, robots, light, camera) lasts `scene_frames` pictures, `rate` a second; stamps start near 0
     and leave a gap between scenes. A share `absent` of the scenes has no peer. LEDs change half-way between
     two pictures. `dim` darkens the rooms and keeps peers within 1.6 m, which makes LEDs easy to
-    discover: a first recording to learn from. `first_scene` starts later in the same sequence: so several
-    processes share one recording.
+    discover: a first recording to learn from. With `distance` [m] the peers stand still at that range:
+    pictures to calibrate on. `first_scene` starts later in the same sequence: so several processes share one
+    recording.
     """
 
     def __init__(
@@ -58,14 +60,19 @@ class Simulation:
         scene_frames: int = 40,
         first_scene: int = 0,
         dim: bool = False,
+        distance: float | None = None,
     ):
         if peers < 1 or not 0 <= absent <= 1 or rate <= 0 or min(width, height) < 32:
             raise LedposeError(
                 f"cannot simulate peers={peers}, absent={absent}, rate={rate}, size {width}x{height}: "
                 "peers must be at least 1, absent in 0..1, rate above 0 and the size at least 32x32"
             )
+        if distance is not None and not NEAREST <= distance <= FARTHEST:
+            raise LedposeError(
+                f"cannot simulate a peer at {distance} m: it must be within {NEAREST} and {FARTHEST} m"
+            )
         self.seed, self.width, self.height, self.peers, self.absent = seed, width, height, peers, absent
-        self.scene_frames, self.dim = scene_frames, dim
+        self.scene_frames, self.dim, self.distance = scene_frames, dim, distance
         self.period_ns = round(1e9 / rate)
         self.scene_index, self.frame_index = first_scene, 0
         self.scene: Scene | None = None
@@ -120,7 +127,8 @@ class Simulation:
         self.led_states = self.rng.integers(0, 2, leds).astype(np.float32)
         self.led_stamps = np.full(leds, self.stamp_ns - SCENE_GAP_NS // 2)
         is_empty = self.rng.random() < self.absent
-        return Scene(self.rng, self.width, self.height, 0 if is_empty else self.peers, self.dim)
+        peers = 0 if is_empty else self.peers
+        return Scene(self.rng, self.width, self.height, peers, self.dim, self.distance)
 
     def _switch_leds(self, now_ns: int) -> None:
         """Let each LED that has held its state long enough change it, by chance, at `now_ns`."""
