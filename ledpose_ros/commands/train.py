@@ -22,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init", type=Path, metavar="MODEL", help="start from the weights of this ONNX model"
     )
-    parser.add_argument("--preset", metavar="NAME", help="cpu (default), or adapt (default with --init)")
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="cpu (from nothing, the default), tune (further, on many recordings), adapt (a model to a new "
+        "robot or place, the default with --init)",
+    )
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the preset's)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights, batches and augmentation (default 0)"

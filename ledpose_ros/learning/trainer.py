@@ -92,6 +92,7 @@ PRESETS = {
         ),
         learning_rate=2.5e-3,
     ),
+    "tune": Preset((Phase("look", 1600), Phase("joint", 1000)), learning_rate=2e-3),
     "adapt": Preset((Phase("joint", 400),), learning_rate=5e-4),
 }
 
