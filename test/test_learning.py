@@ -25,12 +25,14 @@ from ledpose_ros.learning.network import (  # noqa: E402
     sample_pixels,
     window_side,
 )
-from ledpose_ros.learning.trainer import Phase, Preset, Trainer, load_checkpoint  # noqa: E402
+from ledpose_ros.learning.trainer import PRESETS, Phase, Preset, Trainer, load_checkpoint  # noqa: E402
 
 DIRECTIONS = torch.tensor(DEFAULT_LED_DIRECTIONS, dtype=torch.float32)
 SHORT = Preset(
     (Phase("warm-up", 1), Phase("search", 1), Phase("look", 1), Phase("joint", 2)), learning_rate=1e-3
 )
+
+from ledpose_ros.learning.windows import CROP_CELLS, Windows, cut_crops, estimate_windows  # noqa: E402
 
 # Toy images are too small to share among threads.
 torch.set_num_threads(1)
@@ -172,6 +174,51 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(1)}, path)
     with pytest.raises(LedposeError, match="not a checkpoint of this version"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("steps", [1, 7, 100])
+def test_a_scaled_preset_has_the_steps_asked_for(name, steps):
+    scaled = PRESETS[name].scaled(steps)
+    assert scaled.steps == steps
+    assert [phase.kind for phase in scaled.phases] == [phase.kind for phase in PRESETS[name].phases]
+
+
+def test_recordings_follow_each_other_in_memory(tmp_path):
+    write_toy_recording(tmp_path / "a.h5", 3)
+    write_toy_recording(tmp_path / "b.h5", 5, seed=1)
+    both = load_recordings([tmp_path / "a.h5", tmp_path / "b.h5"])
+    second = load_recordings([tmp_path / "b.h5"])
+    assert len(both) == 8
+    for name in ("images", "halves", "led_states"):
+        np.testing.assert_array_equal(getattr(both, name)[3:], getattr(second, name))
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_every_image_gets_a_window_within_reach(tmp_path, refine):
+    write_toy_recording(tmp_path / "toy.h5", 5)
+    data = load_recordings([tmp_path / "toy.h5"])
+    torch.manual_seed(0)
+    windows = estimate_windows(PeerNetwork(), data, torch.device("cpu"), refine)
+    assert windows.uv.shape == (5, 2) and windows.log2_scale.shape == windows.mass.shape == (5,)
+    assert torch.all((windows.mass > 0) & (windows.mass <= 1))
+    if not refine:
+        assert torch.all((windows.uv > 0) & (windows.uv < torch.tensor([WIDTH, HEIGHT])))
+
+
+def test_crops_show_the_window_and_repeat_with_the_seed(tmp_path):
+    centres = write_toy_recording(tmp_path / "toy.h5", 6)
+    data = load_recordings([tmp_path / "toy.h5"])
+    # The toy robot is a dark square of 24 px; this window is 48 px wide.
+    log2_scale = torch.full((6,), math.log2(window_side(torch.tensor(0.0)) / 48))
+    windows = Windows(torch.from_numpy(centres).float(), log2_scale, torch.arange(6) / 10)
+    crops = cut_crops(data, windows, seed=(1, 2))
+    middle = slice(CROP_CELLS // 2 - 2, CROP_CELLS // 2 + 2)
+    assert crops.peer[:, :, middle, middle].float().mean() < 60 < crops.peer[:, :, 2:8, 2:8].float().mean()
+    again, other = cut_crops(data, windows, seed=(1, 2)), cut_crops(data, windows, seed=(1, 3))
+    assert torch.equal(crops.elsewhere, again.elsewhere) and not torch.equal(crops.elsewhere, other.elsewhere)
+    assert windows.surest_half().tolist() == [3, 4, 5]
+    assert windows.trust().tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
 
 
 def test_learning_finds_the_toy_robot(tmp_path):

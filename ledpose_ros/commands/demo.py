@@ -169,9 +169,11 @@ def take_calibration_picture(recording_path: Path, output: Path) -> tuple[Path, 
             raise LedposeError(f"{recording_path} never shows the peer, so there is nothing to calibrate on")
         distance = np.linalg.norm(truth.pose[:, :3], axis=1)
         u = project(truth.pose[:, :3], info.K, info.D, info.distortion_model)[:, 0]
-        # As a person would place it: about that far away and in the middle. Half a picture aside is as bad as
-        # 1 m too near.
-        unsuited = np.abs(distance - TAPE_MEASURE) + 2 * np.abs(u / info.width - 0.5)
+        towards_camera = np.cos(relative_bearing(truth.pose)[:, None] - np.asarray(info.led_directions))
+        shines = (recording.led_states * towards_camera).max(1)
+        # As a person would place it: that far away, in the middle, an LED lit towards the camera. Half a
+        # picture aside or a dark robot is as bad as 1 m too near.
+        unsuited = np.abs(distance - TAPE_MEASURE) + 2 * np.abs(u / info.width - 0.5) + 1 - shines
         best = int(np.argmin(np.where(truth.valid, unsuited, np.inf)))
         picture = output / "calibration.png"
         picture.write_bytes(encode_image(recording.image(best), "png"))
