@@ -283,7 +283,7 @@ class PeerNetwork(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """uint8 (N, H, W, 3) RGB -> uv, log2_scale, bearing, led_probability, confidence, spread, attention.
 
-        Shapes and meanings stand in docs/architecture.md; peaks come by falling confidence.
+        Shapes and meanings stand in docs/model.md; peaks come by falling confidence.
         """
         pyramid = image_pyramid(image)
         attention = self.coarse_maps(pyramid.halves).attention()

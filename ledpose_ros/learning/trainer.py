@@ -251,10 +251,8 @@ class Trainer:
     def _prepare_windows(self, phase: int, step_of_phase: int) -> tuple[Windows, Crops]:
         """Windows and crops of a phase, estimated at its begin and cut again when a run is resumed."""
         if step_of_phase == 0 or self.windows is None:
-            windowed = [
-                i for i, p in enumerate(self.preset.phases) if p.kind in ("look", "joint") and p.steps
-            ]
-            refine = self.adapting or phase > windowed[0]
+            # The first windows of a new network come before the fine network has learned anything.
+            refine = self.adapting or self.windows is not None
             self.windows = estimate_windows(self.network, self.data, self.device, refine)
             self._crops = None
         if self._crops is None:
