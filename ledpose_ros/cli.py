@@ -23,7 +23,7 @@ COMMANDS = ("demo", "simulate", "inspect", "check", "train", "calibrate", "expor
 NODES = ("recorder", "estimator", "simulator")
 
 EXTRAS = {
-    "train": ("torch", "onnx", "onnxscript", "tensorboard", "matplotlib"),
+    "train": ("torch", "onnx", "onnxscript", "tensorboard", "matplotlib", "psutil"),
     "sim": ("mujoco",),
 }
 

@@ -29,10 +29,17 @@ from ledpose_ros.learning.trainer import PRESETS, Phase, Preset, Trainer, load_c
 
 DIRECTIONS = torch.tensor(DEFAULT_LED_DIRECTIONS, dtype=torch.float32)
 SHORT = Preset(
-    (Phase("warm-up", 1), Phase("search", 1), Phase("look", 1), Phase("joint", 2)), learning_rate=1e-3
+    (Phase("warm-up", 1), Phase("search", 1), Phase("align", 1), Phase("look", 1), Phase("joint", 2)),
+    learning_rate=1e-3,
 )
 
-from ledpose_ros.learning.windows import CROP_CELLS, Windows, cut_crops, estimate_windows  # noqa: E402
+from ledpose_ros.learning.windows import (  # noqa: E402
+    CROP_CELLS,
+    Windows,
+    _averaged_over_clips,
+    cut_crops,
+    estimate_windows,
+)
 
 # Toy images are too small to share among threads.
 torch.set_num_threads(1)
@@ -44,6 +51,7 @@ def maps_with(location, bearing, leds) -> CoarseMaps:
         torch.tensor(location).view(1, 1, 1, -1),
         torch.tensor(bearing).T.reshape(1, 1, 2, 1, -1),
         torch.tensor(leds).T.reshape(1, 1, len(leds[0]), 1, -1),
+        torch.zeros(1, 1, 1, len(location)),
     )
 
 
@@ -70,7 +78,7 @@ def test_location_loss_posterior_is_where_all_leds_are_explained():
     right = [4.0, -4.0, 4.0, -4.0]
     half = [4.0, -4.0, -4.0, 4.0]
     maps = maps_with([0.0, 0.0, 0.0], [[0.0, 0.0]] * 3, [half, right, [0.0] * 4])
-    value, posterior = loss.location_loss(maps, states)
+    value, posterior = loss.location_loss(maps, loss.coarse_cross_entropy(maps, states))
     assert posterior.flatten().argmax() == 1 and posterior.flatten()[1] > 0.9
     likelihoods = [np.prod(1 / (1 + np.exp(-np.array(x)))) for x in ([4, 4, -4, -4], [4] * 4, [0] * 4)]
     assert float(value) == pytest.approx(-math.log(np.mean(likelihoods)), rel=1e-4)
@@ -119,7 +127,8 @@ def test_window_shows_its_centre_at_any_scale(log2_scale):
 
 def test_an_epoch_goes_through_all_samples_in_a_new_order():
     first, second = (
-        np.concatenate([batch_indices(9, 3, 1, step) for step in range(e, e + 3)]) for e in (0, 3)
+        np.concatenate([batch_indices(np.arange(9), [0, 9], 3, 1, step) for step in range(start, start + 3)])
+        for start in (0, 3)
     )
     assert sorted(first) == sorted(second) == list(range(9))
     assert list(first) != list(second)
@@ -190,8 +199,9 @@ def test_recordings_follow_each_other_in_memory(tmp_path):
     both = load_recordings([tmp_path / "a.h5", tmp_path / "b.h5"])
     second = load_recordings([tmp_path / "b.h5"])
     assert len(both) == 8
-    for name in ("images", "halves", "led_states"):
-        np.testing.assert_array_equal(getattr(both, name)[3:], getattr(second, name))
+    np.testing.assert_array_equal(both.led_states[3:], second.led_states)
+    for name in ("images", "halves"):
+        np.testing.assert_array_equal(getattr(both.pictures[0], name)[3:], getattr(second.pictures[0], name))
 
 
 @pytest.mark.parametrize("refine", [False, True])
@@ -200,25 +210,72 @@ def test_every_image_gets_a_window_within_reach(tmp_path, refine):
     data = load_recordings([tmp_path / "toy.h5"])
     torch.manual_seed(0)
     windows = estimate_windows(PeerNetwork(), data, torch.device("cpu"), refine)
-    assert windows.uv.shape == (5, 2) and windows.log2_scale.shape == windows.mass.shape == (5,)
-    assert torch.all((windows.mass > 0) & (windows.mass <= 1))
+    assert windows.uv.shape == windows.rival_uv.shape == (5, 2)
+    assert windows.log2_scale.shape == windows.trust.shape == (5,)
+    assert torch.all((windows.trust > 0) & (windows.trust <= 1))
     if not refine:
         assert torch.all((windows.uv > 0) & (windows.uv < torch.tensor([WIDTH, HEIGHT])))
+
+
+def toy_windows(centres, trust) -> Windows:
+    """Windows of 48 px around the toy robots, dark squares of 24 px; the rivals lie in the image's corner."""
+    count = len(centres)
+    log2_scale = torch.full((count,), math.log2(window_side(torch.tensor(0.0)) / 48))
+    uv = torch.from_numpy(centres).float()
+    return Windows(uv, log2_scale, torch.as_tensor(trust), torch.zeros(count, 2), log2_scale)
+
+
+def test_a_new_estimate_keeps_the_median_size(tmp_path):
+    centres = write_toy_recording(tmp_path / "toy.h5", 5)
+    data = load_recordings([tmp_path / "toy.h5"])
+    torch.manual_seed(0)
+    last = toy_windows(centres, [1.0] * 5)
+    windows = estimate_windows(PeerNetwork(), data, torch.device("cpu"), True, last)
+    assert float(windows.log2_scale.median()) == pytest.approx(float(last.log2_scale.median()), abs=1e-5)
 
 
 def test_crops_show_the_window_and_repeat_with_the_seed(tmp_path):
     centres = write_toy_recording(tmp_path / "toy.h5", 6)
     data = load_recordings([tmp_path / "toy.h5"])
-    # The toy robot is a dark square of 24 px; this window is 48 px wide.
-    log2_scale = torch.full((6,), math.log2(window_side(torch.tensor(0.0)) / 48))
-    windows = Windows(torch.from_numpy(centres).float(), log2_scale, torch.arange(6) / 10)
+    windows = toy_windows(centres, torch.arange(6) / 10)
     crops = cut_crops(data, windows, seed=(1, 2))
     middle = slice(CROP_CELLS // 2 - 2, CROP_CELLS // 2 + 2)
     assert crops.peer[:, :, middle, middle].float().mean() < 60 < crops.peer[:, :, 2:8, 2:8].float().mean()
     again, other = cut_crops(data, windows, seed=(1, 2)), cut_crops(data, windows, seed=(1, 3))
     assert torch.equal(crops.elsewhere, again.elsewhere) and not torch.equal(crops.elsewhere, other.elsewhere)
-    assert windows.surest_half().tolist() == [3, 4, 5]
-    assert windows.trust().tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
+    assert windows.trusted().tolist() == [2, 3, 4, 5]
+
+
+def test_clips_average_neighbours_and_nothing_else(tmp_path):
+    write_toy_recording(tmp_path / "a.h5", 3)
+    write_toy_recording(tmp_path / "b.h5", 2)
+    data = load_recordings([tmp_path / "a.h5", tmp_path / "b.h5"])
+    values = torch.arange(5.0)[:, None]
+    still = toy_windows(np.full((5, 2), 60.0), [1.0] * 5)
+    averaged = _averaged_over_clips(values, data, still)[:, 0]
+    # Pictures of 0.1 s apart in one place are a clip; the second recording begins at the fourth.
+    assert averaged[1] == pytest.approx(1) and 0.5 < averaged[0] < 1 and 3.3 < averaged[3] < 3.5
+    apart = toy_windows(np.arange(10).reshape(5, 2) * 200.0, [1.0] * 5)
+    torch.testing.assert_close(_averaged_over_clips(values, data, apart), values)
+
+
+def test_bearing_faces_the_leds_that_can_be_told():
+    """With front and left told alike and the others not at all, the best bearing lies between the two."""
+    told = torch.tensor([[0.8, 0.8, 0.0, 0.0]])
+    angles = torch.linspace(-math.pi, math.pi, 73)
+    bearings = 0.9 * torch.stack([angles.cos(), angles.sin()], 1)
+    losses = torch.stack([loss.bearing_loss(b[None], told, DIRECTIONS)[0] for b in bearings])
+    assert float(angles[losses.argmin()]) == pytest.approx(math.pi / 4, abs=0.05)
+    nothing = loss.bearing_loss(bearings, torch.zeros(73, 4), DIRECTIONS)
+    assert torch.all(nothing == 0)
+
+
+def test_crowded_bearings_cost_more_than_spread_ones():
+    angles = torch.arange(16) * 2 * math.pi / 16
+    spread = torch.stack([angles.cos(), angles.sin()], 1)
+    crowded = spread[:1].expand(16, 2)
+    assert float(loss.crowding_loss(crowded)) == pytest.approx(0, abs=1e-5)
+    assert float(loss.crowding_loss(0.3 * spread)) < -1
 
 
 def test_learning_finds_the_toy_robot(tmp_path):

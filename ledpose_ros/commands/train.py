@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help="cpu (from nothing, the default), tune (further, on many recordings), adapt (a model to a new "
-        "robot or place, the default with --init)",
+        help="cpu (from nothing, the default), full (from nothing, on a GPU), tune (further, on many "
+        "recordings), adapt (a model to a new robot or place, the default with --init)",
     )
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the preset's)")
     parser.add_argument(
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, then export the averaged weights."""
     from ledpose_ros.commands.export import export_checkpoint
     from ledpose_ros.learning.dataset import load_recordings
+    from ledpose_ros.learning.distributed import processes
     from ledpose_ros.learning.export import load_onnx
     from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, Trainer, load_checkpoint
 
@@ -56,20 +57,26 @@ def run(args: argparse.Namespace) -> int:
         raise LedposeError(
             f"{checkpoint} exists: add --resume to continue that run or choose another directory"
         )
-    data = load_recordings(args.recordings)
-    initial = None
-    if args.init:
-        initial, metadata = load_onnx(args.init)
-        if metadata.led_names != data.led_names:
-            raise LedposeError(
-                f"{args.init} knows the LEDs {', '.join(metadata.led_names)}, the recordings have "
-                f"{', '.join(data.led_names)}: rename the LEDs or train without --init"
-            )
-    trainer = Trainer(data, args.output, preset, seed=args.seed, device=args.device, initial=initial)
-    if args.resume:
-        trainer.resume()
-    print(f"Training on {len(data)} images of {data.images.shape[2]}x{data.images.shape[1]}, preset {name}.")
-    finished = trainer.run()
+    with processes(args.device) as (group, device):
+        data = load_recordings(args.recordings, args.output.parent, (group.rank, group.count))
+        initial = None
+        if args.init:
+            initial, metadata = load_onnx(args.init)
+            if metadata.led_names != data.led_names:
+                raise LedposeError(
+                    f"{args.init} knows the LEDs {', '.join(metadata.led_names)}, the recordings have "
+                    f"{', '.join(data.led_names)}: rename the LEDs or train without --init"
+                )
+        trainer = Trainer(
+            data, args.output, preset, seed=args.seed, device=device, initial=initial, processes=group
+        )
+        if args.resume:
+            trainer.resume()
+        if group.first:
+            print(f"Training on {len(data)} images, preset {name}.")
+        finished = trainer.run()
+        if not group.first:
+            return 0
     if not finished:
         print(f"Stopped at step {trainer.step} of {preset.steps}; continue with --resume.")
     export_checkpoint(load_checkpoint(checkpoint), args.output / "model.onnx")

@@ -36,8 +36,12 @@ def mirror_images(images: Tensor, chosen: Tensor) -> Tensor:
 
 
 def mirror_states(states: Tensor, leds: list[int], chosen: Tensor) -> Tensor:
-    """LED states (B, K) of the chosen images after mirroring: left and right swap (see mirrored_leds)."""
-    return torch.where(chosen[:, None], states[:, leds], states)
+    """LED states (B, K) of the chosen images after mirroring: left and right swap (see mirrored_leds).
+
+    Several values of each LED, (B, nK), are swapped alike.
+    """
+    mirrored = states.unflatten(1, (-1, len(leds)))[..., leds].flatten(1)
+    return torch.where(chosen[:, None], mirrored, states)
 
 
 class View(NamedTuple):
@@ -73,6 +77,15 @@ def random_view(batch: int, generator: torch.Generator, shrunk: float = 0.0) -> 
     share = torch.exp2((ENLARGED + shrunk) * torch.rand(batch, generator=generator, device=device) - ENLARGED)
     centre = 2 * torch.rand(batch, 2, generator=generator, device=device) - 1
     return View(share, centre * (1 - share).abs()[:, None])
+
+
+def blur_some(images: Tensor, coarsest: int, generator: torch.Generator) -> Tensor:
+    """Half of the images (B, 3, H, H) with the detail of a smaller side, of `coarsest` to H samples."""
+    side = images.shape[-1]
+    fewer = int(torch.randint(coarsest, side, (), generator=generator, device=generator.device))
+    half = len(images) // 2
+    small = F.interpolate(images[:half], size=(fewer, fewer), mode="bilinear", antialias=True)
+    return torch.cat([F.interpolate(small, size=(side, side), mode="bilinear"), images[half:]])
 
 
 def vary_colours(images: Tensor, generator: torch.Generator) -> Tensor:

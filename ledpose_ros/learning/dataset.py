@@ -7,14 +7,17 @@ The ground-truth group of a recording is never opened here.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,31 +29,116 @@ from ledpose_ros.recording import Recording, RecordingInfo
 
 Images = NDArray[np.uint8]
 
+MEMORY_SHARE = 0.6
+"""Share of the available memory that pictures may take; more of them are mapped from a file."""
+
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """Images uint8 (N, H, W, 3) RGB, the same at half size, LED states float32 (N, K) and what all share."""
+class Pictures:
+    """Pictures of one size: uint8 (N, H, W, 3) RGB, and the same at half size."""
 
     images: Images
     halves: Images
-    led_states: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Pictures and LED states of all recordings, ordered by picture size, and what they share.
+
+    A sample's index counts through all pictures; `bounds` are the first index of each size, and the end.
+    """
+
+    pictures: tuple[Pictures, ...]
+    led_states: NDArray[np.float32]  # (N, K)
+    seconds: NDArray[np.float64]  # (N,) image stamps, seconds since the recording's first
+    recording: NDArray[np.int64]  # (N,) which recording it is of
     led_names: tuple[str, ...]
     led_directions: NDArray[np.float64]
     digests: dict[str, str]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.led_states)
 
-    def halves_of(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Pictures at half size (B, H/2, W/2, 3) and states (B, K) on the device."""
-        return (
-            torch.from_numpy(self.halves[indices]).to(device),
-            torch.from_numpy(self.led_states[indices]).to(device),
+    @property
+    def bounds(self) -> list[int]:
+        """First index of each picture size, and the number of samples at last."""
+        return [0, *accumulate(len(part.images) for part in self.pictures)]
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height [px] of most pictures."""
+        height, width = max(self.pictures, key=lambda part: len(part.images)).images.shape[1:3]
+        return width, height
+
+    def brightness(self) -> NDArray[np.float64]:
+        """Mean of each picture (N,), 0..255."""
+        return np.concatenate([part.halves[:, ::8, ::8].mean((1, 2, 3)) for part in self.pictures])
+
+    def _part_of(self, indices: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.int64]]:
+        """The pictures that hold these samples, all of one size, and their places in it."""
+        part = int(np.searchsorted(self.bounds, indices[0], side="right")) - 1
+        return self.pictures[part], indices - self.bounds[part]
+
+    def states_of(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+        """LED states (B, K) on the device."""
+        return torch.from_numpy(self.led_states[indices]).to(device)
+
+    def halves_of(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+        """Pictures of one size at half of it (B, H/2, W/2, 3) on the device."""
+        part, places = self._part_of(indices)
+        return torch.from_numpy(part.halves[places]).to(device)
+
+    def images_of(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+        """Pictures of one size (B, H, W, 3) on the device."""
+        part, places = self._part_of(indices)
+        return torch.from_numpy(part.images[places]).to(device)
+
+
+def load_recordings(
+    paths: Sequence[str | Path], spill: Path | None = None, share: tuple[int, int] = (0, 1)
+) -> TrainingSet:
+    """Decode the recordings into memory, about 0.9 MB a picture of 640x360.
+
+    Pictures beyond MEMORY_SHARE of the available memory are kept in a nameless file in the directory `spill`
+    (default: the system's temporary directory), which vanishes with the process. `share` (rank, of how many)
+    loads only that part of each recording: training on several processes. Raises LedposeError when the
+    recordings are unreadable, empty, or differ in LED names or directions; picture sizes may differ.
+    """
+    if not paths:
+        raise LedposeError("no recording given: name at least one HDF5 file")
+    with ExitStack() as files:
+        recordings = {path: files.enter_context(Recording(path)) for path in paths}
+        first = recordings[paths[0]].info
+        for path, recording in recordings.items():
+            _check_fits(path, recording, paths[0], first)
+        by_size = sorted(recordings, key=lambda path: _size(recordings[path]))
+        spans = {path: _share_of(len(recordings[path]), *share) for path in by_size}
+        pictures = []
+        for (width, height), group in groupby(by_size, key=lambda path: _size(recordings[path])):
+            members = list(group)
+            count = sum(len(spans[path]) for path in members)
+            # All of it is allocated at once: joining parts afterwards would need twice the memory.
+            part = Pictures(
+                _allocate((count, height, width, 3), spill),
+                _allocate((count, (height + 1) // 2, (width + 1) // 2, 3), spill),
+            )
+            start = 0
+            for path in members:
+                stop = start + len(spans[path])
+                views = Pictures(part.images[start:stop], part.halves[start:stop])
+                _decode(recordings[path], spans[path], views, f"Loading {Path(path).name}")
+                start = stop
+            pictures.append(part)
+        stamps = [recordings[path].image_stamps_ns[spans[path]] for path in by_size]
+        return TrainingSet(
+            tuple(pictures),
+            np.concatenate([np.asarray(recordings[p].led_states[spans[p]], np.float32) for p in by_size]),
+            np.concatenate([(stamp - stamp[0]) / 1e9 for stamp in stamps]),
+            np.repeat(np.arange(len(by_size)), [len(spans[path]) for path in by_size]),
+            tuple(first.led_names),
+            np.asarray(first.led_directions, float),
+            {Path(path).name: digest(recording) for path, recording in recordings.items()},
         )
-
-    def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, H, W, 3), halves (B, H/2, W/2, 3) and states (B, K) on the device."""
-        return torch.from_numpy(self.images[indices]).to(device), *self.halves_of(indices, device)
 
 
 def digest(recording: Recording) -> str:
@@ -61,35 +149,22 @@ def digest(recording: Recording) -> str:
     return summary.hexdigest()
 
 
-def load_recordings(paths: Sequence[str | Path]) -> TrainingSet:
-    """Decode the recordings into memory, about 0.9 MB a picture of 640x360.
+def _size(recording: Recording) -> tuple[int, int]:
+    return recording.info.width, recording.info.height
 
-    Raises LedposeError when they are unreadable, empty, or differ in LED names, directions or image size.
-    """
-    if not paths:
-        raise LedposeError("no recording given: name at least one HDF5 file")
-    with ExitStack() as files:
-        recordings = {path: files.enter_context(Recording(path)) for path in paths}
-        first = recordings[paths[0]].info
-        for path, recording in recordings.items():
-            _check_fits(path, recording, paths[0], first)
-        counts = [len(recording) for recording in recordings.values()]
-        # All of it is allocated at once: joining parts afterwards would need twice the memory.
-        images = np.empty((sum(counts), first.height, first.width, 3), np.uint8)
-        halves = np.empty((sum(counts), (first.height + 1) // 2, (first.width + 1) // 2, 3), np.uint8)
-        start = 0
-        for (path, recording), count in zip(recordings.items(), counts, strict=True):
-            part = slice(start, start + count)
-            _decode(recording, images[part], halves[part], f"Loading {Path(path).name}")
-            start += count
-        return TrainingSet(
-            images,
-            halves,
-            np.concatenate([np.asarray(r.led_states, np.float32) for r in recordings.values()]),
-            tuple(first.led_names),
-            np.asarray(first.led_directions, float),
-            {Path(path).name: digest(recording) for path, recording in recordings.items()},
-        )
+
+def _share_of(count: int, rank: int, ranks: int) -> NDArray[np.int64]:
+    """The samples of this process: a stretch, so that neighbours in time stay together."""
+    return np.arange(count * rank // ranks, count * (rank + 1) // ranks)
+
+
+def _allocate(shape: tuple[int, ...], spill: Path | None) -> Images:
+    """An empty uint8 array, in memory or, when it is too large for that, mapped from a nameless file."""
+    needed = int(np.prod(shape, dtype=np.int64))
+    if needed <= MEMORY_SHARE * psutil.virtual_memory().available:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile(dir=spill) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _check_fits(path: str | Path, recording: Recording, first_path: str | Path, first: RecordingInfo) -> None:
@@ -104,35 +179,45 @@ def _check_fits(path: str | Path, recording: Recording, first_path: str | Path, 
         raise LedposeError(
             f"{path} has other LED directions than {first_path}: correct the recorder's led_directions"
         )
-    if (info.width, info.height) != (first.width, first.height):
-        raise LedposeError(
-            f"{path} has images of {info.width}x{info.height}, "
-            f"{first_path} of {first.width}x{first.height}: train on recordings of one image size"
-        )
     if not len(recording):
         raise LedposeError(f"{path} holds no sample: record again, and watch the recorder's status")
 
 
-def _decode(recording: Recording, images: Images, halves: Images, what: str) -> None:
-    """Fill images and halves with the pictures of a recording."""
+def _decode(recording: Recording, samples: NDArray[np.int64], pictures: Pictures, what: str) -> None:
+    """Fill `pictures` with these samples of a recording."""
+    size = pictures.halves.shape[2:0:-1]
 
     def decode(item: tuple[int, NDArray[np.uint8]]) -> None:
-        index, data = item
-        images[index] = decode_image(data)
+        place, data = item
+        pictures.images[place] = decode_image(data)
         # Halved once here rather than at every step: the coarse network never sees the full size.
-        halves[index] = cv2.resize(images[index], halves.shape[2:0:-1], interpolation=cv2.INTER_AREA)
+        pictures.halves[place] = cv2.resize(pictures.images[place], size, interpolation=cv2.INTER_AREA)
 
-    count = len(recording)
-    encoded = (recording.encoded_image(index) for index in range(count))
+    encoded = (recording.encoded_image(int(sample)) for sample in samples)
     # HDF5 is read by this thread; decoding releases the GIL.
-    with ThreadPoolExecutor() as pool, tqdm(total=count, desc=what, unit="image", leave=False) as progress:
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(samples), desc=what, unit="image", leave=False) as progress,
+    ):
         for _ in pool.map(decode, enumerate(encoded)):
             progress.update()
 
 
-def batch_indices(count: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
-    """The samples of one step: each epoch goes through all of them, in a new order."""
-    batch_size = min(batch_size, count)
-    epoch, place = divmod(step, count // batch_size)
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    return order[place * batch_size : (place + 1) * batch_size]
+def batch_indices(
+    pool: NDArray[np.int64], bounds: Sequence[int], batch_size: int, seed: int, step: int
+) -> NDArray[np.int64]:
+    """The samples (B,) of one step out of a sorted pool: an epoch goes through all of them, in a new order.
+
+    Each batch lies between two neighbouring `bounds`: its pictures are of one size.
+    """
+    parts = [part for part in np.split(pool, np.searchsorted(pool, bounds)) if len(part)]
+    sizes = [min(batch_size, len(part)) for part in parts]
+    counts = [len(part) // size for part, size in zip(parts, sizes, strict=True)]
+    epoch, place = divmod(step, sum(counts))
+    random = np.random.default_rng((seed, epoch))
+    batches = [
+        part[random.permutation(len(part))[: count * size].reshape(count, size)]
+        for part, size, count in zip(parts, sizes, counts, strict=True)
+    ]
+    rows = [row for part in batches for row in part]
+    return rows[random.permutation(len(rows))[place]]

@@ -11,6 +11,8 @@ states of *all* LEDs? It must be all of them: a likelihood in which a cell may i
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,10 @@ from ledpose_ros.learning.network import CoarseMaps, FineLook
 
 VISIBILITY_SHARPNESS = 2.0
 """Inverse temperature of Lambda: an LED seen from alpha_k weighs e^2 times one seen edge-on."""
+FACING_SHARPNESS = 3.0
+"""Log-odds that an LED seen from alpha_k can be told; edge-on they are even."""
+CROWDING_CONCENTRATION = 8.0
+"""Concentration of the von Mises kernel of `crowding_loss`: 20 degrees wide."""
 
 
 def visibility(bearing: Tensor, led_directions: Tensor) -> Tensor:
@@ -48,13 +54,15 @@ def expected_loss(maps: CoarseMaps, states: Tensor, led_directions: Tensor) -> T
     return (maps.attention() * per_cell).sum((1, 2, 3)).mean()
 
 
-def location_loss(maps: CoarseMaps, states: Tensor) -> tuple[Tensor, Tensor]:
+def location_loss(maps: CoarseMaps, cross_entropy: Tensor) -> tuple[Tensor, Tensor]:
     """-log sum_i p_i prod_k P(state_k | cell i), mean over the batch, and the posterior of i (B, S, h, w).
+
+    `cross_entropy` (B, S, K, h, w) is that of `coarse_cross_entropy`.
 
     The posterior knows the true states: it says where the peer must be for the LEDs to be what they are.
     """
     log_attention = maps.location.flatten(1).log_softmax(1)
-    log_likelihood = -coarse_cross_entropy(maps, states).sum(2).flatten(1)
+    log_likelihood = -cross_entropy.sum(2).flatten(1)
     joint = log_attention + log_likelihood
     evidence = joint.logsumexp(1)
     posterior = (joint - evidence[:, None]).exp().view_as(maps.location)
@@ -70,12 +78,45 @@ def auxiliary_loss(maps: CoarseMaps, states: Tensor) -> Tensor:
     return led_cross_entropy((logits * logits.softmax(2)).sum(2), states).mean()
 
 
-def bearing_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tensor) -> Tensor:
+def visibility_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tensor) -> Tensor:
     """sum_k Lambda_k(psi) * bce_k with bce a constant: psi turns to the side whose LEDs can be told.
 
-    bearing (..., 2), cross_entropy (..., K) -> (...).
+    The paper's term for the bearing. bearing (..., 2), cross_entropy (..., K) -> (...).
     """
     return (visibility(bearing, led_directions) * cross_entropy.detach()).sum(-1)
+
+
+def told_share(cross_entropy: Tensor) -> Tensor:
+    """How much of an LED's state is told, 0 (nothing, or wrongly) .. 1 (all); shapes alike."""
+    return (1 - cross_entropy / math.log(2)).clamp(0, 1)
+
+
+def bearing_loss(bearing: Tensor, told: Tensor, led_directions: Tensor) -> Tensor:
+    """Cross-entropy between `which LEDs can be told` (W, K), see `told_share`, and `which face the camera`.
+
+    The paper's term draws psi towards the directions alpha_k, where one LED is seen best; here psi must also
+    say which LEDs are *not* to be seen, and so gets its place between them. bearing (W, 2) -> (W,).
+    """
+    towards = torch.stack([led_directions.cos(), led_directions.sin()])
+    facing = FACING_SHARPNESS * bearing @ towards
+    # Far or in bright light little is told of any LED; what is told of the best one is the measure.
+    best = told.amax(-1)
+    share = told / (best[:, None] + 1e-3)
+    return best * F.binary_cross_entropy_with_logits(facing, share, reduction="none").sum(-1)
+
+
+def crowding_loss(bearing: Tensor) -> Tensor:
+    """How crowded bearings (W, 2) are on the circle: mean log of their kernel density, 0 when all agree.
+
+    Robots that move about show all their sides equally often, so bearings are spread evenly. The prior orders
+    them where the same LEDs can be told from a whole sector.
+    """
+    towards = F.normalize(bearing, dim=1)
+    log_kernel = CROWDING_CONCENTRATION * (towards @ towards.T - 1)
+    log_kernel = log_kernel.masked_fill(
+        torch.eye(len(bearing), dtype=torch.bool, device=bearing.device), -1e4
+    )
+    return (log_kernel.logsumexp(1) - math.log(max(1, len(bearing) - 1))).mean()
 
 
 def shift_loss(look: FineLook, shift: Tensor) -> Tensor:

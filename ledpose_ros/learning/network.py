@@ -2,9 +2,10 @@
 """The network: a coarse look that finds the peer, a fine look that measures it, and the decoder of both.
 
 The coarse network is the paper's `m_theta`: fully convolutional, stride 8, shared weights on S rescaled
-versions of the image, giving per cell a location logit P, the bearing pair C, S and K LED logits L. The
-fine network looks once more, at a window cut around each peak at the peer's own size. There the peer always
-looks alike, which makes bearing, size and LED states far easier to tell than from a sliding cell.
+versions of the image, giving per cell a location logit P, the bearing pair C, S, K LED logits L and how the
+peer's size differs from that of the cell's scale. The fine network looks once more, at a window cut around
+each peak at the peer's own size. There the peer always looks alike, which makes bearing, size and LED states
+far easier to tell than from a sliding cell.
 
 `PeerNetwork.forward` is what is exported and what evaluation uses: there is one decoder.
 """
@@ -23,7 +24,7 @@ SCALES = (0.5, 0.25, 0.125)
 STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
-WINDOW_SIDE = 64.0
+WINDOW_SIDE = 104.0
 """Side [px] of the fine network's window in an image rescaled to log2_scale = 0 by definition."""
 MAX_PEAKS = 5
 
@@ -34,10 +35,16 @@ class CoarseMaps(NamedTuple):
     location: Tensor  # (B, S, h, w) logits P
     bearing: Tensor  # (B, S, 2, h, w) C, S with a length below 1
     leds: Tensor  # (B, S, K, h, w) logits L
+    zoom: Tensor  # (B, S, h, w) log2 scale of the peer less that of the map
 
     def attention(self) -> Tensor:
         """p, the softmax of P over all cells and scales, (B, S, h, w)."""
         return self.location.flatten(1).softmax(1).view_as(self.location)
+
+    def log2_scale(self) -> Tensor:
+        """log2 scale of the peer, as each cell and scale tells it, (B, S, h, w)."""
+        scales = torch.tensor([math.log2(scale) for scale in SCALES], device=self.zoom.device)
+        return self.zoom + scales.view(1, -1, 1, 1)
 
 
 class FineLook(NamedTuple):
@@ -81,7 +88,7 @@ def local_contrast(image: Tensor) -> Tensor:
 
 
 class CoarseNetwork(nn.Module):
-    """m_theta on one scale: (B, 3, H, W) in [-1, 1] -> (B, 1 + 2 + K, H/8, W/8)."""
+    """m_theta on one scale: (B, 3, H, W) in [-1, 1] -> (B, 1 + 2 + K + 1, H/8, W/8)."""
 
     def __init__(self, leds: int, width: int = 12) -> None:
         super().__init__()
@@ -95,7 +102,11 @@ class CoarseNetwork(nn.Module):
             # them by heart instead of looking at the robot.
             convolution(4 * width, 4 * width, 3),
         )
-        self.head = nn.Conv2d(4 * width, 1 + 2 + leds, 1)
+        self.head = nn.Conv2d(4 * width, 1 + 2 + leds + 1, 1)
+        # Until windows teach it otherwise, a peer is as large as the scale on which it is found.
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter[-1] = 0
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.layers(local_contrast(image)))
@@ -234,8 +245,8 @@ class PeerNetwork(nn.Module):
         maps = [self.coarse(image) for image in halves]
         cells = maps[0].shape[-2:]
         stacked = torch.stack([maps[0]] + [F.interpolate(m, size=cells, mode="nearest") for m in maps[1:]], 1)
-        location, bearing, leds = stacked.split([1, 2, self.leds], dim=2)
-        return CoarseMaps(location[:, :, 0], squash(bearing, 2), leds)
+        location, bearing, leds, zoom = stacked.split([1, 2, self.leds, 1], dim=2)
+        return CoarseMaps(location[:, :, 0], squash(bearing, 2), leds, zoom[:, :, 0])
 
     def cell_centres(
         self, height: int, width: int, device: torch.device | str = "cpu"
@@ -246,21 +257,23 @@ class PeerNetwork(nn.Module):
         v = (torch.arange(height, device=device) + 0.5) * cell - 0.5
         return u, v
 
-    def find_peaks(self, attention: Tensor, peaks: int = MAX_PEAKS) -> tuple[Tensor, Tensor, Tensor]:
-        """The strongest separate peaks of p (B, S, h, w): uv (B, M, 2), log2 scale (B, M) and mass (B, M).
+    def find_peaks(
+        self, attention: Tensor, log2_scale: Tensor, peaks: int = MAX_PEAKS
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The strongest separate peaks of p: uv (B, M, 2), log2 scale (B, M) and mass (B, M).
 
-        Position is the local centroid of p summed over scales, log2 scale the mean under p over scales there.
+        `attention` and `log2_scale` are (B, S, h, w). Position is the local centroid of p summed over scales,
+        log2 scale the mean under p there.
         """
-        batch, _, height, width = attention.shape
+        _, _, height, width = attention.shape
         total = attention.sum(1)
-        log2_scales = torch.tensor([math.log2(s) for s in SCALES], device=attention.device)
         u, v = self.cell_centres(height, width, attention.device)
         moments = torch.stack(
             [
                 total,
                 total * u,
                 total * v[:, None],
-                (attention * log2_scales.view(1, -1, 1, 1)).sum(1),
+                (attention * log2_scale).sum(1),
             ],
             1,
         )
@@ -286,8 +299,9 @@ class PeerNetwork(nn.Module):
         Shapes and meanings stand in docs/model.md; peaks come by falling confidence.
         """
         pyramid = image_pyramid(image)
-        attention = self.coarse_maps(pyramid.halves).attention()
-        uv, log2_scale, _ = self.find_peaks(attention)
+        maps = self.coarse_maps(pyramid.halves)
+        attention = maps.attention()
+        uv, log2_scale, _ = self.find_peaks(attention, maps.log2_scale())
         # The first look moves the window onto the peer, the second measures from there.
         uv, log2_scale, _ = self.refine(pyramid, uv, log2_scale)
         window_log2_scale = log2_scale

@@ -12,19 +12,23 @@ as self-supervision). At last the windows teach the coarse attention where to lo
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ledpose_ros.learning import augmentation
 from ledpose_ros.learning.loss import (
     auxiliary_loss,
     bearing_loss,
     coarse_cross_entropy,
+    crowding_loss,
     led_cross_entropy,
     location_loss,
     shift_loss,
+    visibility_loss,
 )
 from ledpose_ros.learning.network import (
     SCALES,
@@ -37,14 +41,13 @@ from ledpose_ros.learning.network import (
     halvings,
     normalise,
 )
-from ledpose_ros.learning.windows import CROP_CELLS, Windows
+from ledpose_ros.learning.windows import CROP_CELLS, Crops, Windows
 
-JITTER_UV = 0.2
-"""Displacement of training windows, as a share of their side."""
-JITTER_OCTAVES = 0.6
 JITTER_TURN = 0.1
 """Rotation of training windows [rad]: floors and cameras are not perfectly level."""
-ELSEWHERE_SHARE = 0.25
+COARSEST_CELLS = 20
+"""Side [samples] to which windows are blurred at most: near robots teach what far ones look like."""
+ELSEWHERE_SHARE = 0.4
 """Windows without the peer, as a share of those with it."""
 SHRUNK = 1.0
 """Octaves by which pictures shrink at most, once windows guide: near peers teach what far ones look like."""
@@ -57,14 +60,46 @@ def _detached(parts: Parts) -> Parts:
     return {name: part.detach() for name, part in parts.items()}
 
 
-class Objective:
-    """The losses of a batch, each with its parts for the log."""
+class Jitter(NamedTuple):
+    """By how much training windows are displaced at most."""
+
+    uv: float  # share of the window's side
+    octaves: float
+
+
+WIDE = Jitter(0.2, 1.0)
+"""Sizes of different windows overlap, so that the network learns one size for all of them."""
+NARROW = Jitter(0.12, 0.5)
+"""What is left to tell after the first look."""
+
+
+class Objective(nn.Module):
+    """The losses of a batch, each with its parts for the log.
+
+    A module with one `forward`, because that is what several processes can average the gradients of.
+    """
 
     def __init__(self, network: PeerNetwork, led_directions: Tensor, generator: torch.Generator) -> None:
+        super().__init__()
         self.network = network
         self.led_directions = led_directions
         self.generator = generator
         self.mirrored = augmentation.mirrored_leds(led_directions.cpu().double().numpy())
+
+    def forward(
+        self,
+        warm_up: tuple[Tensor, Tensor] | None = None,
+        coarse: tuple[Tensor, Tensor, Windows | None] | None = None,
+        fine: tuple[Crops, Tensor, Windows, Tensor, Jitter] | None = None,
+    ) -> tuple[Tensor, Parts]:
+        """The sum of the losses asked for, by the arguments of the methods of these names."""
+        losses = [
+            method(*arguments)
+            for method, arguments in ((self.warm_up, warm_up), (self.coarse, coarse), (self.fine, fine))
+            if arguments is not None
+        ]
+        parts = {name: part for _, of_loss in losses for name, part in of_loss.items()}
+        return torch.stack([loss for loss, _ in losses]).sum(), parts
 
     def _uniform(self, limit: float, *shape: int) -> Tensor:
         """Random numbers in -limit..limit."""
@@ -72,7 +107,10 @@ class Objective:
         return limit * (2 * random - 1)
 
     def _mirror_some(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Which pictures to mirror (B,), half of them where the LEDs' places allow it, and their states."""
+        """Which pictures to mirror (B,), half of them where the LEDs' places allow it, and their states.
+
+        states (B, K), or several values of each LED, (B, 2K).
+        """
         if self.mirrored is None:
             return torch.zeros(len(states), dtype=torch.bool, device=states.device), states
         chosen = self._uniform(1, len(states)) < 0
@@ -103,7 +141,7 @@ class Objective:
             size = 2 * torch.tensor([half.shape[3], half.shape[2]], device=half.device)
             uv = windows.uv.clone()
             uv[chosen, 0] = size[0] - 1 - uv[chosen, 0]
-            guide = self._guide_loss(maps, Windows(uv, windows.log2_scale, windows.mass), view, size)
+            guide = self._guide_loss(maps, replace(windows, uv=uv), view, size)
             loss = loss + guide
             parts["guide"] = guide.detach()
         return loss, parts
@@ -111,24 +149,27 @@ class Objective:
     def _coarse_loss(self, levels: list[Tensor], states: Tensor) -> tuple[Tensor, CoarseMaps, Parts]:
         """Loss of the coarse network on these levels of the pyramid, maps, parts for the log."""
         maps = self.network.coarse_maps(levels)
-        location, posterior = location_loss(maps, states)
+        cross_entropy = coarse_cross_entropy(maps, states)
+        location, posterior = location_loss(maps, cross_entropy)
         auxiliary = auxiliary_loss(maps, states)
-        cross_entropy = coarse_cross_entropy(maps, states).movedim(2, -1)
-        cell_bearing = bearing_loss(maps.bearing.movedim(2, -1), cross_entropy, self.led_directions)
+        cell_bearing = visibility_loss(
+            maps.bearing.movedim(2, -1), cross_entropy.movedim(2, -1), self.led_directions
+        )
         bearing = (posterior * cell_bearing).sum((1, 2, 3)).mean()
         parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": bearing}
         return location + 0.5 * auxiliary + bearing, maps, _detached(parts)
 
     def fine(
-        self, crops: Tensor, elsewhere: Tensor, away: Tensor, states: Tensor, trust: Tensor
+        self, crops: Crops, states: Tensor, windows: Windows, told: Tensor, jitter: Jitter
     ) -> tuple[Tensor, Parts]:
         """Loss of the fine network on windows cut at random out of crops around the peer.
 
-        crops (B, 3, 102, 102) and elsewhere (B, 3, 64, 64) in [-1, 1], away and trust (B,), states (B, K).
+        states (B, K), told (B, K) as from `told_leds`.
         """
+        peer, elsewhere = (pixels.float() / 127.5 - 1 for pixels in (crops.peer, crops.elsewhere))
         batch, device = len(states), states.device
-        zoom = self._uniform(JITTER_OCTAVES, batch)
-        offset = self._uniform(JITTER_UV, batch, 2)
+        zoom = self._uniform(jitter.octaves, batch)
+        offset = self._uniform(jitter.uv, batch, 2)
         turn = self._uniform(JITTER_TURN, batch)
         cosine, sine = turn.cos(), turn.sin()
         # The window's side in the crop's coordinates, -1..1 across the crop.
@@ -141,35 +182,50 @@ class Objective:
             1,
         )
         grid = F.affine_grid(matrix, [batch, 3, WINDOW_CELLS, WINDOW_CELLS], align_corners=False)
-        windows = F.grid_sample(crops, grid, align_corners=False)
+        # Windows zoomed out have fewer samples than the crop: blend in its half size against aliasing.
+        half = F.grid_sample(F.avg_pool2d(peer, 2), grid, align_corners=False)
+        views = torch.lerp(
+            F.grid_sample(peer, grid, align_corners=False), half, (-zoom).clamp(0, 1).view(-1, 1, 1, 1)
+        )
         # Where the undisplaced window is, seen from the displaced one.
         back_u = -cosine * offset[:, 0] - sine * offset[:, 1]
         back_v = sine * offset[:, 0] - cosine * offset[:, 1]
-        chosen, states = self._mirror_some(states)
-        windows = torch.where(chosen[:, None, None, None], windows.flip(3), windows)
+        chosen, mirrored = self._mirror_some(torch.cat([states, told], 1))
+        states, told = mirrored.chunk(2, 1)
+        views = torch.where(chosen[:, None, None, None], views.flip(3), views)
         shift = torch.stack([torch.where(chosen, -back_u, back_u), back_v, zoom], 1)
 
         others = math.ceil(ELSEWHERE_SHARE * batch)
-        seen = augmentation.vary_colours(torch.cat([windows, elsewhere[:others]]), self.generator)
+        views = augmentation.blur_some(views, COARSEST_CELLS, self.generator)
+        seen = augmentation.vary_colours(torch.cat([views, elsewhere[:others]]), self.generator)
         both = self.network.fine(seen)
         look = FineLook(*(values[:batch] for values in both))
         absent = led_cross_entropy(both.presence[batch:], torch.zeros(others, device=device))
         present = led_cross_entropy(look.presence, torch.ones(batch, device=device))
 
         cross_entropy = led_cross_entropy(look.leds, states)
-        trust = trust.clamp(min=0.1)
+        trust = windows.trust.clamp(min=0.1)
         parts = {
             "leds/fine": cross_entropy.mean(),
-            "bearing/fine": bearing_loss(look.bearing, cross_entropy, self.led_directions).mean(),
+            # States that cannot be told are noise, but it takes some of them to learn what cannot be told.
+            "leds/told": ((0.3 + 0.7 * told) * cross_entropy).mean(),
+            "bearing/fine": bearing_loss(look.bearing, told, self.led_directions).mean(),
+            "crowding": crowding_loss(look.bearing),
             "shift": (trust * shift_loss(look, shift)).mean(),
-            "presence": (trust * present).mean() + (away[:others] * absent).mean(),
+            "presence": (trust * present).mean() + (crops.away[:others] * absent).mean(),
         }
-        loss = 4 * parts["leds/fine"] + parts["bearing/fine"] + 0.2 * parts["shift"] + 0.3 * parts["presence"]
+        loss = (
+            6 * parts["leds/told"]
+            + parts["bearing/fine"]
+            + 0.2 * parts["crowding"]
+            + 0.2 * parts["shift"]
+            + 0.3 * parts["presence"]
+        )
         return loss, _detached(parts)
 
     @staticmethod
     def _guide_loss(maps: CoarseMaps, windows: Windows, view: augmentation.View, size: Tensor) -> Tensor:
-        """Cross-entropy of the attention against the place and scale of the windows that can be trusted."""
+        """Cross-entropy of the attention against the windows' place and scale, and the error of the size."""
         _, scales, height, width = maps.location.shape
         cell = STRIDE / SCALES[0]
         uv, log2_scale = view.from_image(windows.uv, windows.log2_scale, size)
@@ -189,4 +245,6 @@ class Objective:
             * share(column, width)[:, None, None]
         )
         log_attention = maps.location.flatten(1).log_softmax(1)
-        return -(windows.trust() * inside * (target.flatten(1) * log_attention).sum(1)).mean()
+        place = -(target.flatten(1) * log_attention).sum(1)
+        size_error = (maps.log2_scale() - log2_scale[:, None, None, None]).abs()
+        return (windows.trust * inside * (place + (target * size_error).sum((1, 2, 3)))).mean()

@@ -21,12 +21,13 @@ from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.learning.dataset import TrainingSet, batch_indices
+from ledpose_ros.learning.distributed import ALONE, Processes
 from ledpose_ros.learning.network import PeerNetwork
-from ledpose_ros.learning.objective import Objective, Parts
-from ledpose_ros.learning.windows import Crops, Windows, cut_crops, estimate_windows
+from ledpose_ros.learning.objective import NARROW, WIDE, Objective, Parts
+from ledpose_ros.learning.windows import Crops, Windows, cut_crops, estimate_windows, told_leds
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CHECKPOINT_FORMAT = "ledpose-checkpoint-2"
+CHECKPOINT_FORMAT = "ledpose-checkpoint-3"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
 AVERAGE_SHARE = 0.04
@@ -41,6 +42,8 @@ BATCH = 64
 """Pictures a step of the warm-up, windows a step of the fine network."""
 RAMP = 50
 """Steps over which the learning rate rises at the begin of a phase."""
+TELLING_PERIOD = 500
+"""Steps after which it is told anew which LEDs can be told."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,12 @@ class Phase:
     """A part of a training run.
 
     warm-up: the coarse network on one scale, on the darkest pictures; search: on all scales, with ever
-    brighter pictures; look: the fine network, on newly estimated windows; joint: both networks, on newly
-    estimated windows, which guide the coarse one.
+    brighter pictures. The others begin with newly estimated windows. align: the fine network, on widely
+    displaced windows, so that they become alike; look: on slightly displaced ones; joint: both networks, and
+    the windows guide the coarse one.
     """
 
-    kind: Literal["warm-up", "search", "look", "joint"]
+    kind: Literal["warm-up", "search", "align", "look", "joint"]
     steps: int
 
 
@@ -78,17 +82,28 @@ class Preset:
         )
 
 
+_ALIGN = (Phase("align", 300),) * 3
+
 PRESETS = {
     "cpu": Preset(
         (
             Phase("warm-up", 800),
             Phase("search", 1400),
-            # At the coarse posterior's peaks the fine network learns that something is lit; once it has moved
-            # the windows onto the robot, it learns which LED it is.
-            Phase("look", 1200),
-            Phase("look", 1800),
-            Phase("joint", 1400),
-            Phase("joint", 1400),
+            *_ALIGN,
+            Phase("look", 2500),
+            Phase("look", 2500),
+            Phase("joint", 1000),
+            Phase("joint", 1000),
+        ),
+        learning_rate=2.5e-3,
+    ),
+    "full": Preset(
+        (
+            Phase("warm-up", 1600),
+            Phase("search", 4000),
+            *_ALIGN,
+            *(Phase("look", 6000),) * 4,
+            *(Phase("joint", 4000),) * 4,
         ),
         learning_rate=2.5e-3,
     ),
@@ -138,7 +153,8 @@ def _interrupt_as_flag() -> Iterator[list[bool]]:
 class Trainer:
     """Trains a PeerNetwork on a TrainingSet; all state that a run needs to go on is in its checkpoint.
 
-    `initial` is a network to start from (adapting); None starts from random weights.
+    `initial` is a network to start from (adapting); None starts from random weights. Of several `processes`
+    each has a trainer with its share of the samples.
     """
 
     def __init__(
@@ -150,14 +166,14 @@ class Trainer:
         seed: int = 0,
         device: str = "cpu",
         initial: PeerNetwork | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise LedposeError("--device cuda was asked for, but PyTorch sees no CUDA GPU: use --device cpu")
         torch.manual_seed(seed)
         self.data = data
         self.directory = directory
         self.preset = preset
         self.seed = seed
+        self.processes = processes
         self.device = torch.device(device)
         self.network = PeerNetwork(leds=len(data.led_names)).to(self.device)
         if initial is not None:
@@ -175,22 +191,32 @@ class Trainer:
                 {"params": list(self.network.fine.parameters()), "weight_decay": 1e-2},
             ]
         )
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed + 1_000_003 * processes.rank)
         directions = torch.tensor(data.led_directions, dtype=torch.float32, device=self.device)
-        self.objective = Objective(self.network, directions, self.generator)
+        self.objective = processes.wrap(Objective(self.network, directions, self.generator))
         self.adapting = initial is not None
-        self.by_brightness = np.argsort(data.halves[:, ::8, ::8].mean((1, 2, 3)), kind="stable")
+        self.by_brightness = np.argsort(data.brightness(), kind="stable")
         self.windows: Windows | None = None
+        self.told: torch.Tensor | None = None
         self._crops: Crops | None = None
         self.step = 0
 
     def state(self) -> dict[str, Any]:
-        """The checkpoint: plain tensors, numbers and strings, so that it loads without pickle execution."""
+        """The checkpoint: plain tensors, numbers and strings, so that it loads without pickle execution.
+
+        All processes must ask for it together.
+        """
+        own = {
+            "windows": None if self.windows is None else asdict(self.windows),
+            "told": self.told,
+            "generator": self.generator.get_state(),
+            "torch_generator": torch.get_rng_state(),
+        }
         return {
             "format": CHECKPOINT_FORMAT,
             "led_names": list(self.data.led_names),
             "led_directions": [float(a) for a in self.data.led_directions],
-            "input_size": [int(self.data.images.shape[2]), int(self.data.images.shape[1])],
+            "input_size": list(self.data.input_size),
             "digests": self.data.digests,
             "step": self.step,
             "preset": asdict(self.preset),
@@ -200,18 +226,17 @@ class Trainer:
             "average": self.average.module.state_dict(),
             "averaged": self.average.n_averaged,
             "optimizer": self.optimizer.state_dict(),
-            "windows": None if self.windows is None else asdict(self.windows),
-            "generator": self.generator.get_state(),
-            "torch_generator": torch.get_rng_state(),
+            "processes": self.processes.gather(own),
         }
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Write the checkpoint; the old one is replaced only when the new one is whole."""
-        path = self.directory / CHECKPOINT_NAME
-        partial = path.with_suffix(".part")
-        torch.save(self.state(), partial)
-        os.replace(partial, path)
-        return path
+        state = self.state()
+        if self.processes.first:
+            path = self.directory / CHECKPOINT_NAME
+            partial = path.with_suffix(".part")
+            torch.save(state, partial)
+            os.replace(partial, path)
 
     def resume(self) -> None:
         """Continue the run whose checkpoint is in the directory, to the bit where the platform allows."""
@@ -223,14 +248,21 @@ class Trainer:
                     f"the run in {self.directory} had {name} {state[name]}, this one has {value}: resume "
                     "with the same recordings, --preset, --steps and --seed, or start a new directory"
                 )
+        if len(state["processes"]) != self.processes.count:
+            raise LedposeError(
+                f"the run in {self.directory} had {len(state['processes'])} processes, this one has "
+                f"{self.processes.count}: resume with as many, or start a new directory"
+            )
+        own = state["processes"][self.processes.rank]
         self.network.load_state_dict(state["network"])
         self.average.module.load_state_dict(state["average"])
         self.average.n_averaged.copy_(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.adapting = state["adapting"]
-        self.windows = None if state["windows"] is None else Windows(**state["windows"])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_generator"])
+        self.windows = None if own["windows"] is None else Windows(**own["windows"])
+        self.told = own["told"]
+        self.generator.set_state(own["generator"])
+        torch.set_rng_state(own["torch_generator"])
         self.step = state["step"]
 
     def phase(self) -> tuple[int, int]:
@@ -248,19 +280,22 @@ class Trainer:
         fall = 0.55 + 0.45 * math.cos(math.pi * max(0.0, (progress - 0.6) / 0.4))
         return self.preset.learning_rate * fall * min(1.0, (step_of_phase + 1) / RAMP)
 
-    def _prepare_windows(self, phase: int, step_of_phase: int) -> tuple[Windows, Crops]:
-        """Windows and crops of a phase, estimated at its begin and cut again when a run is resumed."""
+    def _prepare_windows(self, phase: int, step_of_phase: int) -> tuple[Windows, Crops, torch.Tensor]:
+        """Windows, crops and told LEDs of a phase, estimated at its begin; what a resumed run lacks, anew."""
         if step_of_phase == 0 or self.windows is None:
             # The first windows of a new network come before the fine network has learned anything.
             refine = self.adapting or self.windows is not None
-            self.windows = estimate_windows(self.network, self.data, self.device, refine)
+            self.windows = estimate_windows(self.network, self.data, self.device, refine, self.windows)
             self._crops = None
         if self._crops is None:
             self._crops = cut_crops(self.data, self.windows, seed=(self.seed, phase))
-        return self.windows, self._crops
+        if step_of_phase % TELLING_PERIOD == 0 or self.told is None:
+            self.told = told_leds(self.network, self.data, self.windows, self._crops, self.device)
+        return self.windows, self._crops, self.told
 
     def _indices(self, pool: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
-        return pool[batch_indices(len(pool), batch_size, self.seed, self.step)]
+        own_share = max(1, batch_size // self.processes.count)
+        return batch_indices(np.sort(pool), self.data.bounds, own_share, self.seed, self.step)
 
     def _loss(self) -> tuple[torch.Tensor, Parts]:
         """The loss of the next batch."""
@@ -272,28 +307,35 @@ class Trainer:
             share = DARKEST if kind == "warm-up" else DARKEST + (1 - DARKEST) * min(1.0, 1.5 * step / steps)
             pool = self.by_brightness[: max(1, round(share * len(self.data)))]
             indices = self._indices(pool, BATCH if kind == "warm-up" else SMALL_BATCH)
-            halves, states = self.data.halves_of(indices, self.device)
+            pictures = self.data.halves_of(indices, self.device), self.data.states_of(indices, self.device)
             if kind == "warm-up":
-                return self.objective.warm_up(halves, states)
-            return self.objective.coarse(halves, states, None)
-        windows, crops = self._prepare_windows(phase, step)
-        indices = self._indices(windows.surest_half(), BATCH)
-        _, states = self.data.halves_of(indices, self.device)
-        trust = windows.of(indices).trust().to(self.device)
-        loss, parts = self.objective.fine(*crops.of(indices, self.device), states, trust)
-        if kind == "joint":
-            indices = self._indices(np.arange(len(self.data)), SMALL_BATCH)
-            halves, states = self.data.halves_of(indices, self.device)
-            coarse_loss, coarse_parts = self.objective.coarse(
-                halves, states, windows.of(indices).to(self.device)
-            )
-            loss, parts = loss + coarse_loss, parts | coarse_parts
-        return loss, parts
+                return self.objective(warm_up=pictures)
+            return self.objective(coarse=(*pictures, None))
+        windows, crops, told = self._prepare_windows(phase, step)
+        indices = self._indices(windows.trusted(), BATCH)
+        fine = (
+            crops.of(indices, self.device),
+            self.data.states_of(indices, self.device),
+            windows.of(indices, self.device),
+            told[indices].to(self.device),
+            WIDE if kind == "align" else NARROW,
+        )
+        if kind != "joint":
+            return self.objective(fine=fine)
+        indices = self._indices(np.arange(len(self.data)), SMALL_BATCH)
+        coarse = (
+            self.data.halves_of(indices, self.device),
+            self.data.states_of(indices, self.device),
+            windows.of(indices, self.device),
+        )
+        return self.objective(coarse=coarse, fine=fine)
 
     def train_step(self) -> tuple[float, Parts]:
-        """One step of the optimiser; the loss and its parts."""
-        loss, parts = self._loss()
-        value = float(loss.detach())
+        """One step of the optimiser; the loss, its mean over the processes, and its parts in this one."""
+        # bfloat16 keeps the range of float32: no gradient needs scaling.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss, parts = self._loss()
+        value = float(self.processes.mean(loss.detach().clone()))
         if not math.isfinite(value):
             raise LedposeError(
                 f"the loss became {value} at step {self.step}, the last good checkpoint is in "
@@ -312,14 +354,17 @@ class Trainer:
         """Train to the end of the preset; False when a signal ended it early. Always leaves a checkpoint."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.network.train()
-        log = SummaryWriter(str(self.directory / "log"), purge_step=self.step)
-        progress = tqdm(total=self.preset.steps, initial=self.step, desc="Training", unit="step")
+        talks = self.processes.first
+        log = SummaryWriter(str(self.directory / "log"), purge_step=self.step) if talks else None
+        progress = tqdm(
+            total=self.preset.steps, initial=self.step, desc="Training", unit="step", disable=not talks
+        )
         try:
             with _interrupt_as_flag() as stopped:
-                while self.step < self.preset.steps and not stopped[0]:
+                while self.step < self.preset.steps and not self._any(stopped[0]):
                     loss, parts = self.train_step()
                     progress.update()
-                    if self.step % 20 == 0:
+                    if log is not None and self.step % 20 == 0:
                         progress.set_postfix(
                             loss=f"{loss:.3f}", rate=f"{self.optimizer.param_groups[0]['lr']:.1e}"
                         )
@@ -332,5 +377,10 @@ class Trainer:
                 self.save()
         finally:
             progress.close()
-            log.close()
+            if log is not None:
+                log.close()
         return self.step >= self.preset.steps
+
+    def _any(self, flag: bool) -> bool:
+        """Whether any process says so: all of them must leave the loop at the same step."""
+        return bool(self.processes.mean(torch.tensor(float(flag), device=self.device)) > 0)

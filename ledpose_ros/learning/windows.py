@@ -5,23 +5,29 @@ The fine network learns from windows; nobody labels them. They are estimated fro
 states, learned from, and estimated again with better networks: expectation maximisation with hard choices.
 
 1. The coarse network's posterior, which knows the true LED states, proposes where and how big the peer is.
-2. The fine network, once it has learned something, moves each proposal onto its peer and judges, knowing the
-   states too, which of them holds the peer.
+2. The fine network, once it has learned something, moves these proposals and the window of the last estimate
+   onto their peers and judges, knowing the states too, which of them holds the peer.
+3. From the windows of a clip it tells which LEDs can be told there at all (`told_leds`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 from tqdm import tqdm
 
 from ledpose_ros.learning.dataset import TrainingSet
-from ledpose_ros.learning.loss import led_cross_entropy, location_loss
+from ledpose_ros.learning.loss import (
+    coarse_cross_entropy,
+    led_cross_entropy,
+    location_loss,
+    told_share,
+)
 from ledpose_ros.learning.network import (
     WINDOW_CELLS,
     FineLook,
@@ -33,42 +39,48 @@ from ledpose_ros.learning.network import (
     window_side,
 )
 
-PROPOSALS = 2
-"""Peaks of the posterior that compete for an image's window."""
+PROPOSALS = 4
+"""Peaks of the posterior that compete, with the last estimate, for an image's window."""
 LOOKS = 2
 """Times that the fine network moves a proposal."""
-CROP_CELLS = 102
+LOG2_SCALES = (-4.5, 2.5)
+"""Limits of a window's log2 scale: sides of 2,350 to 18 px."""
+CROP_CELLS = 160
 """Side of a kept crop, at 64 cells a window: room for displaced, zoomed and turned windows."""
-SPREAD_WEIGHT = 0.3
-"""What a nat of certain displacement counts, beside a nat of LED states, in the choice among proposals."""
 SURE_MASS = 0.4
 """Mass of the posterior in one place from which on a window is fully trusted."""
+AWAY = 0.6
+"""Sides of a window from which on another place cannot show the peer."""
+RIVALS = 0.5
+"""Share of the windows elsewhere that lie at a rival: what is easily taken for a peer."""
+TRUSTED = 0.5
+"""Trust from which on a window is learned from."""
+CLIP = (0.3, 0.5, 0.4)
+"""How far pictures of a clip may lie apart to be averaged: time [s], place [sides], size [octaves]; standard
+deviations. Pictures that are not a film have nothing near them and stay as they are."""
+CLIP_NEIGHBOURS = 8
+"""Pictures before and after that are looked at for it."""
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class Windows:
-    """One window an image: centre uv (N, 2) [px], log2 scale (N,), share of the posterior there (N,)."""
+    """One window an image, and its rival: the next best place, where the peer is not."""
 
-    uv: Tensor
-    log2_scale: Tensor
-    mass: Tensor
+    uv: Tensor  # (N, 2) centre [px]
+    log2_scale: Tensor  # (N,)
+    trust: Tensor  # (N,) how far to believe it, 0..1
+    rival_uv: Tensor  # (N, 2) [px]
+    rival_log2_scale: Tensor  # (N,)
 
-    def of(self, indices: NDArray[np.int64]) -> Windows:
-        """The windows of these images."""
-        return Windows(*(getattr(self, field.name)[indices] for field in fields(self)))
+    def of(self, indices: NDArray[np.int64], device: torch.device) -> Windows:
+        """The windows of these images on the device."""
+        return Windows(*(getattr(self, field.name)[indices].to(device) for field in fields(self)))
 
-    def to(self, device: torch.device) -> Windows:
-        """The same on another device."""
-        return Windows(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-    def surest_half(self) -> NDArray[np.int64]:
-        """The images whose posterior is most concentrated: far more of their windows hold the peer."""
-        return np.sort(self.mass.argsort(descending=True)[: (len(self.mass) + 1) // 2].cpu().numpy())
-
-    def trust(self) -> Tensor:
-        """How far to believe each window, (N,) 0..1."""
-        return (self.mass / SURE_MASS).clamp(0, 1)
+    def trusted(self) -> NDArray[np.int64]:
+        """The images whose window is learned from, at least the surer half."""
+        enough = torch.minimum(self.trust.median(), torch.tensor(TRUSTED))
+        return np.flatnonzero((self.trust >= enough).cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -76,78 +88,143 @@ class Crops:
     """What the fine network learns from, cut once per estimate of the windows; index = image."""
 
     peer: Tensor  # uint8 (N, 3, 102, 102) around the window
-    elsewhere: Tensor  # uint8 (N, 3, 64, 64) anywhere in the image
+    elsewhere: Tensor  # uint8 (N, 3, 64, 64) around the rival, or anywhere in the image
     away: Tensor  # (N,) 1 where `elsewhere` does not show the window's place
 
-    def of(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Crops (B, 3, 102, 102) and (B, 3, 64, 64) in [-1, 1], and `away` (B,), of these images."""
-        peer, elsewhere = (
-            crops[indices].to(device).float() / 127.5 - 1 for crops in (self.peer, self.elsewhere)
-        )
-        return peer, elsewhere, self.away[indices].to(device)
+    def of(self, indices: NDArray[np.int64], device: torch.device) -> Crops:
+        """The crops of these images on the device."""
+        return Crops(*(getattr(self, field.name)[indices].to(device) for field in fields(self)))
 
 
 def _batches(data: TrainingSet, what: str) -> tqdm:
-    starts = range(0, len(data), _BATCH)
-    return tqdm(
-        [np.arange(start, min(start + _BATCH, len(data))) for start in starts],
-        desc=what,
-        unit="batch",
-        leave=False,
-    )
+    """Samples in order, `_BATCH` at a time, pictures of one size in each."""
+    batches = [
+        np.arange(start, min(start + _BATCH, end))
+        for begin, end in pairwise(data.bounds)
+        for start in range(begin, end, _BATCH)
+    ]
+    return tqdm(batches, desc=what, unit="batch", leave=False)
 
 
 @torch.no_grad()
-def estimate_windows(network: PeerNetwork, data: TrainingSet, device: torch.device, refine: bool) -> Windows:
-    """The window of every image; without `refine` simply at the posterior's highest peak."""
+def estimate_windows(
+    network: PeerNetwork, data: TrainingSet, device: torch.device, refine: bool, last: Windows | None = None
+) -> Windows:
+    """The window of every image; without `refine` simply at the posterior's highest peak.
+
+    With `refine` the windows of the `last` estimate compete too. Only ratios of sizes can be learned, so the
+    median log2 scale stays what it was.
+    """
     network.eval()
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Tensor, ...]] = []
     for indices in _batches(data, "Estimating windows"):
-        images, halves, states = data.batch(indices, device)
-        levels = halvings(normalise(halves))
-        _, posterior = location_loss(network.coarse_maps(levels), states)
-        uv, log2_scale, mass = network.find_peaks(posterior, PROPOSALS if refine else 1)
-        if refine:
-            uv, log2_scale, best = _refined(network, Pyramid(images, levels), uv, log2_scale, states)
-        else:
-            best = torch.zeros(len(indices), dtype=torch.long, device=device)
+        states = data.states_of(indices, device)
+        levels = halvings(normalise(data.halves_of(indices, device)))
+        maps = network.coarse_maps(levels)
+        _, posterior = location_loss(maps, coarse_cross_entropy(maps, states))
+        peaks_uv, peaks_scale, mass = network.find_peaks(posterior, maps.log2_scale(), PROPOSALS)
         row = torch.arange(len(indices), device=device)
-        found.append((uv[row, best].cpu(), log2_scale[row, best].cpu(), mass[row, best].cpu()))
+        uv, log2_scale, trust = peaks_uv[:, 0], peaks_scale[:, 0], (mass[:, 0] / SURE_MASS).clamp(0, 1)
+        if refine:
+            proposals_uv, proposals_scale = peaks_uv, peaks_scale
+            if last is not None:
+                before = last.of(indices, device)
+                proposals_uv = torch.cat([peaks_uv, before.uv[:, None]], 1)
+                proposals_scale = torch.cat([peaks_scale, before.log2_scale[:, None]], 1)
+            pyramid = Pyramid(data.images_of(indices, device), levels)
+            uv, log2_scale, trust = _refined(network, pyramid, proposals_uv, proposals_scale, states)
+        away = (peaks_uv - uv[:, None]).abs().amax(2) > AWAY * window_side(log2_scale)[:, None]
+        rival = (mass * away).argmax(1)
+        estimate = (uv, log2_scale, trust, peaks_uv[row, rival], peaks_scale[row, rival])
+        found.append(tuple(values.cpu() for values in estimate))
     network.train()
-    return Windows(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    windows = Windows(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    if last is None:
+        return windows
+    drift = windows.log2_scale.median() - last.log2_scale.median()
+    return replace(windows, log2_scale=windows.log2_scale - drift)
 
 
 def _refined(
     network: PeerNetwork, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, states: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Proposals (B, M) moved onto their peers, and which of them (B,) holds the peer."""
+    """The best of M proposals (B, M), moved onto its peer: uv (B, 2), log2 scale and trust (B,)."""
     for _ in range(LOOKS):
         uv, moved, _ = network.refine(pyramid, uv, log2_scale)
-        log2_scale = (log2_scale + (moved - log2_scale).clamp(-1, 1)).clamp(-3.5, 0.5)
+        log2_scale = (log2_scale + (moved - log2_scale).clamp(-1, 1)).clamp(*LOG2_SCALES)
     look: FineLook = network.fine(cut_windows(pyramid, uv, log2_scale))
     proposals = uv.shape[1]
     told = -led_cross_entropy(look.leds, states.repeat_interleave(proposals, 0)).sum(1)
-    plausibility = told + logsigmoid(look.presence) - SPREAD_WEIGHT * look.log_spread.sum(1)
-    return uv, log2_scale, plausibility.view(-1, proposals).argmax(1)
+    best = (told + look.presence).view(-1, proposals).argmax(1)
+    row = torch.arange(len(uv), device=uv.device)
+    return uv[row, best], log2_scale[row, best], look.presence.sigmoid().view(-1, proposals)[row, best]
 
 
 @torch.no_grad()
 def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Crops:
     """Cut the crops of all images; the same seed gives the same places elsewhere."""
-    count, (height, width) = len(data), data.images.shape[1:3]
+    count = len(data)
     random = np.random.default_rng(seed)
-    other_uv = torch.from_numpy(random.uniform((0, 0), (width, height), (count, 2)).astype(np.float32))
-    other_scale = windows.log2_scale + torch.from_numpy(random.uniform(-1, 1, count).astype(np.float32))
+    at_rival = torch.from_numpy(random.random(count) < RIVALS)
+    change = torch.from_numpy(random.uniform(-1, 1, count).astype(np.float32))
+    other_scale = torch.where(at_rival, windows.rival_log2_scale + change / 2, windows.log2_scale + change)
+    other_uv = windows.rival_uv.clone()
     peer = torch.empty(count, 3, CROP_CELLS, CROP_CELLS, dtype=torch.uint8)
     elsewhere = torch.empty(count, 3, WINDOW_CELLS, WINDOW_CELLS, dtype=torch.uint8)
+    cpu = torch.device("cpu")
     for indices in _batches(data, "Cutting windows"):
-        images, halves, _ = data.batch(indices, torch.device("cpu"))
-        pyramid = Pyramid(images, halvings(normalise(halves)))
+        images = data.images_of(indices, cpu)
+        height, width = images.shape[1:3]
+        anywhere = torch.from_numpy(random.uniform((0, 0), (width, height), (len(indices), 2)))
+        other_uv[indices] = torch.where(at_rival[indices, None], other_uv[indices], anywhere.float())
+        pyramid = Pyramid(images, halvings(normalise(data.halves_of(indices, cpu))))
         for crops, uv, log2_scale, cells in (
             (peer, windows.uv, windows.log2_scale, CROP_CELLS),
             (elsewhere, other_uv, other_scale, WINDOW_CELLS),
         ):
             cut = cut_windows(pyramid, uv[indices, None], log2_scale[indices, None], cells)
             crops[indices] = ((cut + 1) * 127.5).round().byte()
-    away = (other_uv - windows.uv).abs().amax(1) > 0.75 * window_side(windows.log2_scale)
+    away = (other_uv - windows.uv).abs().amax(1) > AWAY * window_side(windows.log2_scale)
     return Crops(peer, elsewhere, away.float())
+
+
+@torch.no_grad()
+def told_leds(
+    network: PeerNetwork, data: TrainingSet, windows: Windows, crops: Crops, device: torch.device
+) -> Tensor:
+    """Which LEDs can be told in each image, (N, K) 0..1 (`told_share`), with the clip around it as witness.
+
+    In a single image a lit ring may be that of the front or of the back, as long as the network cannot tell
+    them apart: both states then agree with it half of the time. Over a clip, in which the robot hardly turns
+    while its LEDs blink, only one of them keeps agreeing.
+    """
+    network.eval()
+    margin = (CROP_CELLS - WINDOW_CELLS) // 2
+    middle = slice(margin, margin + WINDOW_CELLS)
+    cross_entropy = torch.empty(len(data), len(data.led_names))
+    for indices in _batches(data, "Telling LEDs"):
+        seen = crops.peer[indices][:, :, middle, middle].to(device)
+        look = network.fine(seen.float() / 127.5 - 1)
+        cross_entropy[indices] = led_cross_entropy(look.leds, data.states_of(indices, device)).cpu()
+    network.train()
+    return told_share(_averaged_over_clips(cross_entropy, data, windows))
+
+
+def _averaged_over_clips(values: Tensor, data: TrainingSet, windows: Windows) -> Tensor:
+    """Values (N, K) averaged with weights that fall with the difference in time, place and size (CLIP)."""
+    time, place, size = CLIP
+    total, weights = torch.zeros_like(values), torch.zeros(len(values), 1)
+    here = np.arange(len(values))
+    side = window_side(windows.log2_scale)
+    for step in range(-CLIP_NEIGHBOURS, CLIP_NEIGHBOURS + 1):
+        there = np.clip(here + step, 0, len(here) - 1)
+        same = (data.recording[there] == data.recording[here]) & (there == here + step)
+        apart = (
+            torch.from_numpy(((data.seconds[there] - data.seconds[here]) / time) ** 2)
+            + ((windows.uv[there] - windows.uv) / (place * side[:, None])).square().sum(1)
+            + ((windows.log2_scale[there] - windows.log2_scale) / size).square()
+        )
+        weight = (torch.exp(-apart / 2) * torch.from_numpy(same)).float()[:, None]
+        total += weight * values[there]
+        weights += weight
+    return total / weights

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on several processes: PyTorch's own engine, started by torchrun.
+
+Each process loads its share of the recordings and estimates its own windows; gradients are averaged by
+DistributedDataParallel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ledpose_ros.errors import LedposeError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together; alone by default."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Is this the process that writes files and talks?"""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over all processes."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values / self.count
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        values = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """A module whose gradients are averaged over the processes."""
+        if self.count == 1:
+            return module
+        # Each phase trains only some of the parameters.
+        return DistributedDataParallel(module, find_unused_parameters=True)
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[tuple[Processes, str]]:
+    """The processes that torchrun started, or this one alone, and the device of this one."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise LedposeError("--device cuda was asked for, but PyTorch sees no CUDA GPU: use --device cpu")
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield ALONE, device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        dist.destroy_process_group()
