@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on two processes: the loss curve of one, the same weights in both."""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import write_toy_recording
+
+torch = pytest.importorskip("torch")
+
+from ledpose_ros.errors import LedposeError  # noqa: E402
+from ledpose_ros.learning.dataset import load_recordings  # noqa: E402
+from ledpose_ros.learning.distributed import processes  # noqa: E402
+from ledpose_ros.learning.trainer import Phase, Preset, Trainer  # noqa: E402
+
+PRESET = Preset((Phase("warm-up", 12), Phase("align", 4), Phase("joint", 4)), learning_rate=1e-3)
+
+
+def train(rank: int, ranks: int, port: int, directory: Path) -> None:
+    """Train on the toy recording and leave the losses and the weights of this process."""
+    torch.set_num_threads(1)
+    if ranks > 1:
+        os.environ.update(
+            RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        )
+    with processes("cpu") as (group, device):
+        data = load_recordings([directory / "toy.h5"], share=(group.rank, group.count))
+        trainer = Trainer(data, directory / f"run{ranks}", PRESET, device=device, processes=group)
+        trainer.directory.mkdir(exist_ok=True)
+        trainer.network.train()
+        losses = [trainer.train_step()[0] for _ in range(PRESET.steps)]
+        trainer.save()
+    weights = torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()])
+    np.savez(directory / f"{ranks}-{rank}.npz", losses=losses, weights=weights.numpy(), samples=len(data))
+
+
+def test_two_processes_learn_as_one(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 160)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    train(0, 1, port, tmp_path)
+    torch.multiprocessing.spawn(train, (2, port, tmp_path), nprocs=2)
+    one, first, second = (np.load(tmp_path / f"{name}.npz") for name in ("1-0", "2-0", "2-1"))
+    assert first["samples"] + second["samples"] == one["samples"] == 160
+    np.testing.assert_array_equal(first["weights"], second["weights"])
+    np.testing.assert_array_equal(first["losses"], second["losses"])
+    # The processes draw other batches, so single losses differ.
+    np.testing.assert_allclose(first["losses"], one["losses"], rtol=0.35)
+    for phase in (slice(0, 12), slice(12, 16), slice(16, 20)):
+        assert first["losses"][phase].mean() == pytest.approx(one["losses"][phase].mean(), rel=0.1)
+
+    data = load_recordings([tmp_path / "toy.h5"])
+    with pytest.raises(LedposeError, match="had 2 processes, this one has 1"):
+        Trainer(data, tmp_path / "run2", PRESET).resume()
