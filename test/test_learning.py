@@ -37,6 +37,7 @@ from ledpose_ros.learning.windows import (  # noqa: E402
     CROP_CELLS,
     Windows,
     _averaged_over_clips,
+    _on_floor,
     cut_crops,
     estimate_windows,
 )
@@ -350,3 +351,19 @@ def test_a_pyramid_keeps_odd_edges():
     pyramid = image_pyramid(torch.zeros(1, 5, 7, 3, dtype=torch.uint8))
     assert isinstance(pyramid, Pyramid)
     assert [tuple(level.shape[-2:]) for level in pyramid.halves] == [(3, 4), (2, 2), (1, 1)]
+
+
+def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 4)
+    data = load_recordings([tmp_path / "toy.h5"], level=True)
+    horizon = HEIGHT / 2
+    uv = np.array([[WIDTH / 2, horizon + drop] for drop in (10.0, 20.0, 40.0, -30.0)])
+    # The toy camera's focal length is 100 px: depths of 10, 5 and 2.5 camera heights straight ahead.
+    np.testing.assert_allclose(data.floor_depths(uv), [10, 5, 2.5, np.nan], rtol=1e-6)
+    windows = Windows(
+        torch.from_numpy(uv).float(), torch.tensor([0.5, 0.0, 0.0, 0.0]), torch.ones(4), torch.zeros(4, 2),
+        torch.zeros(4),
+    )  # fmt: skip
+    placed = _on_floor(windows, data)
+    assert placed.log2_scale.tolist() == pytest.approx([1.0, 0.0, -1.0, 0.0], abs=1e-4)
+    assert placed.trust.tolist() == [1, 1, 1, 0]

@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu (from nothing, the default), full (from nothing, on a GPU), tune (further, on many "
         "recordings), adapt (a model to a new robot or place, the default with --init)",
     )
+    parser.add_argument(
+        "--level",
+        action="store_true",
+        help="cameras look level and stand, like the peers, on one flat floor: sizes follow from the height "
+        "in the picture, which makes distances much more accurate",
+    )
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the preset's)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights, batches and augmentation (default 0)"
@@ -58,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             f"{checkpoint} exists: add --resume to continue that run or choose another directory"
         )
     with processes(args.device) as (group, device):
-        data = load_recordings(args.recordings, args.output.parent, (group.rank, group.count))
+        data = load_recordings(args.recordings, args.output.parent, (group.rank, group.count), args.level)
         initial = None
         if args.init:
             initial, metadata = load_onnx(args.init)

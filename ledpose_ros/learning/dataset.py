@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import depth_per_range, pixel_rays
 from ledpose_ros.images import decode_image
 from ledpose_ros.recording import Recording, RecordingInfo
 
@@ -31,6 +32,8 @@ Images = NDArray[np.uint8]
 
 MEMORY_SHARE = 0.6
 """Share of the available memory that pictures may take; more of them are mapped from a file."""
+MIN_DROP = 0.02
+"""Sine of the angle below the horizon from which on the floor tells depth: 10 m from a camera 0.2 m high."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class TrainingSet:
     led_states: NDArray[np.float32]  # (N, K)
     seconds: NDArray[np.float64]  # (N,) image stamps, seconds since the recording's first
     recording: NDArray[np.int64]  # (N,) which recording it is of
+    cameras: tuple[RecordingInfo, ...]  # of each recording
+    level: bool  # cameras look level and stand, like the peers, on one floor
     led_names: tuple[str, ...]
     led_directions: NDArray[np.float64]
     digests: dict[str, str]
@@ -74,6 +79,25 @@ class TrainingSet:
         """Mean of each picture (N,), 0..255."""
         return np.concatenate([part.halves[:, ::8, ::8].mean((1, 2, 3)) for part in self.pictures])
 
+    def floor_depths(self, uv: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Depth (N,) of what is seen at uv (N, 2) [px] on the floor, for level cameras at height 1.
+
+        It is the depth that the apparent size follows. NaN for what lies above the horizon or close below.
+        """
+        depths = np.full(len(self), np.nan)
+        for recording, info in enumerate(self.cameras):
+            members = np.flatnonzero(self.recording == recording)
+            rays = pixel_rays(uv[members], info.K, info.D, info.distortion_model)
+            below = rays[:, 1] > MIN_DROP
+            depths[members[below]] = depth_per_range(rays, info.distortion_model)[below] / rays[below, 1]
+        return depths
+
+    def same_camera(self) -> list[NDArray[np.int64]]:
+        """The samples of each camera: recordings with the same frame and matrix."""
+        keys = [(info.camera_frame, tuple(np.ravel(info.K))) for info in self.cameras]
+        camera = np.array([keys.index(key) for key in keys])[self.recording]
+        return [np.flatnonzero(camera == which) for which in np.unique(camera)]
+
     def _part_of(self, indices: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.int64]]:
         """The pictures that hold these samples, all of one size, and their places in it."""
         part = int(np.searchsorted(self.bounds, indices[0], side="right")) - 1
@@ -95,14 +119,18 @@ class TrainingSet:
 
 
 def load_recordings(
-    paths: Sequence[str | Path], spill: Path | None = None, share: tuple[int, int] = (0, 1)
+    paths: Sequence[str | Path],
+    spill: Path | None = None,
+    share: tuple[int, int] = (0, 1),
+    level: bool = False,
 ) -> TrainingSet:
     """Decode the recordings into memory, about 0.9 MB a picture of 640x360.
 
     Pictures beyond MEMORY_SHARE of the available memory are kept in a nameless file in the directory `spill`
     (default: the system's temporary directory), which vanishes with the process. `share` (rank, of how many)
-    loads only that part of each recording: training on several processes. Raises LedposeError when the
-    recordings are unreadable, empty, or differ in LED names or directions; picture sizes may differ.
+    loads only that part of each recording: training on several processes. `level` says that cameras look
+    level and stand, like the peers, on one floor. Raises LedposeError when the recordings are unreadable,
+    empty, or differ in LED names or directions; picture sizes may differ.
     """
     if not paths:
         raise LedposeError("no recording given: name at least one HDF5 file")
@@ -135,6 +163,8 @@ def load_recordings(
             np.concatenate([np.asarray(recordings[p].led_states[spans[p]], np.float32) for p in by_size]),
             np.concatenate([(stamp - stamp[0]) / 1e9 for stamp in stamps]),
             np.repeat(np.arange(len(by_size)), [len(spans[path]) for path in by_size]),
+            tuple(recordings[path].info for path in by_size),
+            level,
             tuple(first.led_names),
             np.asarray(first.led_directions, float),
             {Path(path).name: digest(recording) for path, recording in recordings.items()},

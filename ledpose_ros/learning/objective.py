@@ -247,4 +247,4 @@ class Objective(nn.Module):
         log_attention = maps.location.flatten(1).log_softmax(1)
         place = -(target.flatten(1) * log_attention).sum(1)
         size_error = (maps.log2_scale() - log2_scale[:, None, None, None]).abs()
-        return (windows.trust * inside * (place + (target * size_error).sum((1, 2, 3)))).mean()
+        return (windows.trust.square() * inside * (place + (target * size_error).sum((1, 2, 3)))).mean()

@@ -82,18 +82,20 @@ class Preset:
         )
 
 
-_ALIGN = (Phase("align", 300),) * 3
-
 PRESETS = {
     "cpu": Preset(
         (
             Phase("warm-up", 800),
             Phase("search", 1400),
-            *_ALIGN,
+            Phase("align", 300),
+            Phase("align", 300),
+            # From the surest windows the coarse network learns what the robot looks like, and finds more.
+            Phase("joint", 800),
+            Phase("align", 300),
+            Phase("look", 2000),
+            Phase("joint", 700),
             Phase("look", 2500),
-            Phase("look", 2500),
-            Phase("joint", 1000),
-            Phase("joint", 1000),
+            Phase("joint", 700),
         ),
         learning_rate=2.5e-3,
     ),
@@ -101,9 +103,10 @@ PRESETS = {
         (
             Phase("warm-up", 1600),
             Phase("search", 4000),
-            *_ALIGN,
-            *(Phase("look", 6000),) * 4,
-            *(Phase("joint", 4000),) * 4,
+            *(Phase("align", 600),) * 2,
+            Phase("joint", 3000),
+            Phase("align", 600),
+            *(Phase("look", 6000), Phase("joint", 3000)) * 3,
         ),
         learning_rate=2.5e-3,
     ),

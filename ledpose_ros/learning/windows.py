@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 from tqdm import tqdm
 
 from ledpose_ros.learning.dataset import TrainingSet
@@ -30,7 +32,6 @@ from ledpose_ros.learning.loss import (
 )
 from ledpose_ros.learning.network import (
     WINDOW_CELLS,
-    FineLook,
     PeerNetwork,
     Pyramid,
     cut_windows,
@@ -39,7 +40,7 @@ from ledpose_ros.learning.network import (
     window_side,
 )
 
-PROPOSALS = 4
+PROPOSALS = 2
 """Peaks of the posterior that compete, with the last estimate, for an image's window."""
 LOOKS = 2
 """Times that the fine network moves a proposal."""
@@ -96,6 +97,24 @@ class Crops:
         return Crops(*(getattr(self, field.name)[indices].to(device) for field in fields(self)))
 
 
+class Proposals(NamedTuple):
+    """M places an image that may hold its peer."""
+
+    uv: Tensor  # (B, M, 2)
+    log2_scale: Tensor  # (B, M)
+    trust: Tensor  # (B, M)
+
+    def joined(self, uv: Tensor, log2_scale: Tensor, trust: Tensor) -> Proposals:
+        """These and one more, uv (B, 2), log2 scale and trust (B,)."""
+        more = (uv[:, None], log2_scale[:, None], trust[:, None])
+        return Proposals(*(torch.cat(pair, 1) for pair in zip(self, more, strict=True)))
+
+    def best(self, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """uv (B, 2), log2 scale and trust (B,) of those with the highest score (B, M)."""
+        row, best = torch.arange(len(score), device=score.device), score.argmax(1)
+        return self.uv[row, best], self.log2_scale[row, best], self.trust[row, best]
+
+
 def _batches(data: TrainingSet, what: str) -> tqdm:
     """Samples in order, `_BATCH` at a time, pictures of one size in each."""
     batches = [
@@ -123,41 +142,59 @@ def estimate_windows(
         maps = network.coarse_maps(levels)
         _, posterior = location_loss(maps, coarse_cross_entropy(maps, states))
         peaks_uv, peaks_scale, mass = network.find_peaks(posterior, maps.log2_scale(), PROPOSALS)
-        row = torch.arange(len(indices), device=device)
-        uv, log2_scale, trust = peaks_uv[:, 0], peaks_scale[:, 0], (mass[:, 0] / SURE_MASS).clamp(0, 1)
+        trust = (mass / SURE_MASS).clamp(0, 1)
+        peaks = proposals = Proposals(peaks_uv, peaks_scale, trust)
+        estimate = peaks.best(trust)
         if refine:
-            proposals_uv, proposals_scale = peaks_uv, peaks_scale
             if last is not None:
                 before = last.of(indices, device)
-                proposals_uv = torch.cat([peaks_uv, before.uv[:, None]], 1)
-                proposals_scale = torch.cat([peaks_scale, before.log2_scale[:, None]], 1)
+                proposals = proposals.joined(before.uv, before.log2_scale, before.trust)
             pyramid = Pyramid(data.images_of(indices, device), levels)
-            uv, log2_scale, trust = _refined(network, pyramid, proposals_uv, proposals_scale, states)
+            estimate = _refined(network, pyramid, proposals, states)
+        uv, log2_scale, _ = estimate
         away = (peaks_uv - uv[:, None]).abs().amax(2) > AWAY * window_side(log2_scale)[:, None]
-        rival = (mass * away).argmax(1)
-        estimate = (uv, log2_scale, trust, peaks_uv[row, rival], peaks_scale[row, rival])
-        found.append(tuple(values.cpu() for values in estimate))
+        rival_uv, rival_scale, _ = peaks.best(trust * away)
+        found.append(tuple(values.cpu() for values in (*estimate, rival_uv, rival_scale)))
     network.train()
     windows = Windows(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-    if last is None:
-        return windows
-    drift = windows.log2_scale.median() - last.log2_scale.median()
-    return replace(windows, log2_scale=windows.log2_scale - drift)
+    if last is not None:
+        drift = windows.log2_scale.median() - last.log2_scale.median()
+        windows = replace(windows, log2_scale=windows.log2_scale - drift)
+    return _on_floor(windows, data) if data.level else windows
+
+
+def _on_floor(windows: Windows, data: TrainingSet) -> Windows:
+    """Windows whose sizes follow from how far below the horizon they are; none above it is trusted.
+
+    The height of the camera is unknown, so the median size of each camera's trusted windows stays.
+    """
+    log2_depth = torch.from_numpy(np.log2(data.floor_depths(windows.uv.double().numpy()))).float()
+    on_floor = log2_depth.isfinite()
+    log2_scale = windows.log2_scale.clone()
+    trusted = torch.zeros_like(on_floor)
+    trusted[windows.trusted()] = True
+    for members in data.same_camera():
+        known = members[on_floor[members].numpy()]
+        sure = known[trusted[known].numpy()]
+        if len(sure):
+            offset = (windows.log2_scale[sure] - log2_depth[sure]).median()
+            log2_scale[known] = (log2_depth[known] + offset).clamp(*LOG2_SCALES)
+    return replace(windows, log2_scale=log2_scale, trust=windows.trust * on_floor)
 
 
 def _refined(
-    network: PeerNetwork, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, states: Tensor
+    network: PeerNetwork, pyramid: Pyramid, proposals: Proposals, states: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The best of M proposals (B, M), moved onto its peer: uv (B, 2), log2 scale and trust (B,)."""
+    """The best proposal, moved onto its peer: uv (B, 2), log2 scale and trust (B,)."""
+    uv, log2_scale = proposals.uv, proposals.log2_scale
     for _ in range(LOOKS):
-        uv, moved, _ = network.refine(pyramid, uv, log2_scale)
+        uv, moved, look = network.refine(pyramid, uv, log2_scale)
         log2_scale = (log2_scale + (moved - log2_scale).clamp(-1, 1)).clamp(*LOG2_SCALES)
-    look: FineLook = network.fine(cut_windows(pyramid, uv, log2_scale))
-    proposals = uv.shape[1]
-    told = -led_cross_entropy(look.leds, states.repeat_interleave(proposals, 0)).sum(1)
-    best = (told + look.presence).view(-1, proposals).argmax(1)
-    row = torch.arange(len(uv), device=uv.device)
-    return uv[row, best], log2_scale[row, best], look.presence.sigmoid().view(-1, proposals)[row, best]
+    count = uv.shape[1]
+    told = -led_cross_entropy(look.leds, states.repeat_interleave(count, 0)).sum(1)
+    # The posterior of the coarse network is the prior here; the fine network learns presence last of all.
+    evidence = (told + logsigmoid(look.presence)).view(-1, count) + proposals.trust.clamp(min=0.01).log()
+    return Proposals(uv, log2_scale, proposals.trust).best(evidence)
 
 
 @torch.no_grad()
