@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from tqdm import tqdm
 
 from ledpose_ros import metrics
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.estimator import Detections, PeerEstimator
 from ledpose_ros.geometry import distance_from_scale, pixel_rays, project, relative_bearing
 from ledpose_ros.metrics import Metrics
+from ledpose_ros.model_metadata import Calibration
 from ledpose_ros.recording import GroundTruth, Recording, RecordingInfo
 
 Array = NDArray[np.float64]
@@ -30,6 +32,10 @@ class Predictions:
     distance: Array  # (N,) range [m]
     position: Array  # (N, 3) optical frame [m]
     led_probability: Array  # (N, K); of the truth: the states
+
+    def at(self, rows: NDArray[np.int64]) -> Predictions:
+        """Those of some of the images."""
+        return Predictions(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def truth(recording: Recording) -> Predictions:
@@ -60,15 +66,23 @@ def predict(estimator: PeerEstimator, recording: Recording, index: NDArray[np.in
             f"the model knows the LEDs {', '.join(estimator.metadata.led_names)}, {recording.path} has "
             f"{', '.join(info.led_names)}: evaluate with a recording of the same LEDs"
         )
-    best = []
-    for sample in tqdm(index, desc="Evaluating", unit="image", leave=False):
-        seen = estimator.detect(recording.image(int(sample)))
-        best.append((seen.uv[0], seen.log2_scale[0], seen.bearing[0], seen.led_probability[0]))
+    samples = tqdm(index, desc="Evaluating", unit="image", leave=False)
+    seen = (estimator.detect(recording.image(int(sample))) for sample in samples)
+    return best_peers(seen, estimator.metadata.calibration, info, index)
+
+
+def best_peers(
+    seen: Iterable[Detections],
+    calibration: Calibration | None,
+    info: RecordingInfo,
+    index: NDArray[np.int64],
+) -> Predictions:
+    """The most confident peer of each of the images `index`, in which the model has `seen` this."""
+    best = [(one.uv[0], one.log2_scale[0], one.bearing[0], one.led_probability[0]) for one in seen]
     uv, log2_scale, bearing, led_probability = (
         np.asarray(column, float) for column in zip(*best, strict=True)
     )
     rays = pixel_rays(uv, info.K, info.D, info.distortion_model)
-    calibration = estimator.metadata.calibration
     if calibration is None:
         distance = np.full(len(index), np.nan)
     else:
@@ -121,14 +135,14 @@ class Evaluation:
 def evaluate(model: str | Path, recording: Recording) -> Evaluation:
     """Score an exported model on a recording with ground truth."""
     true = truth(recording)
-    said = predict(PeerEstimator(model), recording, true.index)
-    directions = np.asarray(recording.info.led_directions, float)
+    return compare(recording.info, true, predict(PeerEstimator(model), recording, true.index))
+
+
+def compare(info: RecordingInfo, true: Predictions, said: Predictions) -> Evaluation:
+    """Score what was said of some images of a recording."""
+    directions = np.asarray(info.led_directions, float)
     return Evaluation(
-        recording.info,
-        true,
-        said,
-        score(said, true, directions),
-        score(mean_predictor(true), true, directions),
+        info, true, said, score(said, true, directions), score(mean_predictor(true), true, directions)
     )
 
 

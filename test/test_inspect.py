@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ledpose_ros.cli import main
-from ledpose_ros.commands.inspect import joint_entropy
 from ledpose_ros.images import encode_image, read_image
 from ledpose_ros.recording import Recording, RecordingInfo, RecordingWriter
 
@@ -76,32 +75,25 @@ def test_inspect_reports_what_is_there(tmp_path: Path, capsys: pytest.CaptureFix
     assert summary["entropy"] == 2 and summary["led_changes"] == 11
     assert summary["ground_truth"] == 6
     assert (summary["camera"]["fx"], summary["camera"]["width"]) == (50.0, 32)
-    assert any("12 samples are few" in sentence for sentence in summary["advice"])
-    assert any("1 gaps" in sentence for sentence in summary["advice"])
+    few = summary["findings"][0]
+    assert few["severity"] == "error" and few["what"].startswith("12 samples are too few") and few["advice"]
 
 
 def test_inspect_warns_of_leds_that_teach_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "a.h5", [(1.0, 0.0)] * 98 + [(1.0, 1.0)] * 2)
     assert main(["inspect", str(path)]) == 0
     text = capsys.readouterr().out
-    assert "! LED front is on in 100 % of the samples" in text
-    assert "! LED left is on in 2 % of the samples" in text
-    assert "! The LED states hold 0.1 of 2 bits" in text
+    assert re.search(r"^error: LED front is always on: \w+", text, re.MULTILINE)
+    assert re.search(r"^warning: LED left is on in 2 % of the samples: \w+", text, re.MULTILINE)
     assert re.search(r"samples +100\n", text)
     assert "no gaps" in text and re.search(r"ground truth +no\n", text)
 
 
 def test_inspect_of_an_empty_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = inspect(capsys, write(tmp_path / "a.h5", []))
-    assert summary["samples"] == 0 and summary["rate"] == 0 and len(summary["advice"]) == 1
+    assert summary["samples"] == 0 and summary["rate"] == 0
+    assert [finding["severity"] for finding in summary["findings"]] == ["error"]
     assert main(["inspect", str(tmp_path / "a.h5"), "--contact-sheet", str(tmp_path / "sheet.png")]) == 2
-
-
-def test_joint_entropy_is_the_textbook_one() -> None:
-    assert joint_entropy(np.array([[True], [False], [False], [False]])) == pytest.approx(0.8113, abs=1e-4)
-    assert joint_entropy(np.ones((5, 3), bool)) == 0
-    # Two LEDs that always agree hold one bit, not two.
-    assert joint_entropy(np.array([[True, True], [False, False]])) == 1
 
 
 def test_the_contact_sheet_shows_lit_leds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

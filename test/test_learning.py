@@ -306,9 +306,12 @@ def test_learning_finds_the_toy_robot(tmp_path):
 def test_command_trains_exports_and_adapts(tmp_path, capsys):
     """`ledpose train` leaves a model that the robot's estimator reads and that training can start from."""
     recording = tmp_path / "toy.h5"
-    write_toy_recording(recording, 8)
+    write_toy_recording(recording, 50)
     run = tmp_path / "run"
     assert main(["train", str(recording), "-o", str(run), "--steps", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("warning: 50 samples are few") < out.index("Training on 50 images")
+    assert f"Wrote {run / 'report.html'}" in out and (run / "report.html").is_file()
     estimator = PeerEstimator(run / "model.onnx")
     assert estimator.metadata.calibration is None
     assert estimator.metadata.input_size == (WIDTH, HEIGHT)
@@ -317,6 +320,15 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys):
     assert main(arguments) == 0
     assert main(["train", str(recording), "-o", str(run), "--steps", "2"]) == 2
     assert "--resume" in capsys.readouterr().err
+
+
+def test_command_refuses_what_nothing_can_be_learned_from(tmp_path, capsys):
+    recording = tmp_path / "toy.h5"
+    write_toy_recording(recording, 8)
+    assert main(["train", str(recording), "-o", str(tmp_path / "run"), "--steps", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "8 samples are too few to learn from, at least 50 are needed" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_exported_graph_agrees_with_torch(tmp_path):

@@ -55,7 +55,7 @@ RESULTS = {
     "calibration.png": "the picture that gave the model its scale",
     "model.onnx": "the adapted, calibrated model",
     "recordings/": "the recording",
-    "adapted/": "the training run, with a log for TensorBoard",
+    "adapted/": "the training run, with its report",
     "logs/": "what the nodes said",
 }
 DECISIVE = ("E_uv", "E_psi", "E_d", "E_xyz")

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tell what is in a recording, and whether it will do for training.
 
-Prints samples, rate, gaps, camera and the balance of the LEDs, with advice where something is amiss. The
-pictures are not decoded; `ledpose check` does that.
+Prints samples, rate, gaps, camera and the balance of the LEDs, with advice where something is amiss. Some
+pictures are decoded; `ledpose check` decodes all of them.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,10 @@ import numpy as np
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import encode_image
 from ledpose_ros.recording import Recording
+from ledpose_ros.recording_check import Finding, findings, joint_entropy, time_span
 
-# Thresholds of the advice: balanced, independent, often changing LEDs teach most.
-MIN_SAMPLES = 1000
-BALANCE = (0.2, 0.8)
-MIN_ENTROPY_SHARE = 0.85
-MAX_SAMPLES_PER_STATE = 100
 GAP_FACTOR = 5
+"""An interval this many times the usual one is a gap."""
 
 SHEET_COLUMNS, SHEET_ROWS, TILE_WIDTH = 4, 4, 320
 
@@ -36,10 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     with Recording(args.file) as recording:
-        summary = summarize(recording)
+        summary, found = summarize(recording), findings([recording])
         if args.contact_sheet:
             _write_sheet(Path(args.contact_sheet), contact_sheet(recording))
-    print(json.dumps(summary, indent=2) if args.json else as_text(summary))
+    if args.json:
+        print(json.dumps(summary | {"findings": [asdict(finding) for finding in found]}, indent=2))
+    else:
+        print(as_text(summary, found))
 
 
 def summarize(recording: Recording) -> dict[str, Any]:
@@ -49,14 +51,14 @@ def summarize(recording: Recording) -> dict[str, Any]:
     intervals = np.diff(recording.image_stamps_ns) / 1e9
     interval = float(np.median(intervals)) if len(intervals) else 0.0
     gaps = intervals[intervals > GAP_FACTOR * interval] if interval > 0 else intervals[:0]
-    summary = {
+    return {
         "file": str(recording.path),
         "bytes": recording.path.stat().st_size,
         "created": datetime.fromtimestamp(recording.created_ns / 1e9).isoformat(" ", "seconds"),
         "software": recording.software,
         "samples": len(recording),
         "uncommitted": recording.uncommitted,
-        "duration": round(float(np.ptp(recording.image_stamps_ns)) / 1e9, 3) if len(recording) else 0.0,
+        "duration": round(time_span(recording), 3),
         "rate": round(1 / interval, 2) if interval > 0 else 0.0,
         "gaps": len(gaps),
         "longest_gap": round(float(gaps.max()), 3) if len(gaps) else 0.0,
@@ -92,57 +94,10 @@ def summarize(recording: Recording) -> dict[str, Any]:
         "entropy": round(joint_entropy(lit), 3),
         "ground_truth": None if truth is None else int(truth.valid.sum()),
     }
-    return summary | {"advice": advice(summary)}
 
 
-def joint_entropy(lit: np.ndarray) -> float:
-    """Entropy [bit] of the joint LED states, bool (N, K): K if all are equally frequent."""
-    if not len(lit):
-        return 0.0
-    shares = np.unique(lit, axis=0, return_counts=True)[1] / len(lit)
-    return float(-(shares * np.log2(shares)).sum()) + 0.0
-
-
-def advice(summary: dict[str, Any]) -> list[str]:
-    """What stands in the way of good training, one sentence each."""
-    sentences, samples, leds = [], summary["samples"], summary["leds"]
-    if samples == 0:
-        return ["There are no samples: see the recorder's status for what it refused."]
-    if summary["file"].endswith(".part"):
-        sentences.append(
-            "The recorder never closed this file: `ledpose check --repair` makes a finished one of it."
-        )
-    if samples < MIN_SAMPLES:
-        sentences.append(f"{samples} samples are few: training wants several thousand.")
-    for led in leds:
-        if not BALANCE[0] <= led["on_share"] <= BALANCE[1]:
-            sentences.append(
-                f"LED {led['name']} is on in {100 * led['on_share']:.0f} % of the samples: "
-                "switch it on half of the time, or it teaches little."
-            )
-    if summary["entropy"] < MIN_ENTROPY_SHARE * len(leds):
-        sentences.append(
-            f"The LED states hold {summary['entropy']:.1f} of {len(leds)} bits: "
-            "switch the LEDs independently of each other, or they cannot be told apart."
-        )
-    if samples > MAX_SAMPLES_PER_STATE * (summary["led_changes"] + 1):
-        sentences.append(
-            f"The LEDs changed {summary['led_changes']} times in {samples} samples: change them more often."
-        )
-    if summary["gaps"]:
-        sentences.append(
-            f"{summary['gaps']} gaps, the longest of {summary['longest_gap']:.1f} s: "
-            "images were refused or lost there."
-        )
-    if summary["backward_stamps"]:
-        sentences.append(
-            f"The image stamps go backwards {summary['backward_stamps']} times: the clock was set back."
-        )
-    return sentences
-
-
-def as_text(summary: dict[str, Any]) -> str:
-    """The summary as a table for people, with the advice below."""
+def as_text(summary: dict[str, Any], found: Sequence[Finding]) -> str:
+    """The summary as a table for people, with what was found amiss below."""
     camera, truth = summary["camera"], summary["ground_truth"]
     uncommitted = f" (and {summary['uncommitted']} never committed)" if summary["uncommitted"] else ""
     gaps = (
@@ -173,7 +128,7 @@ def as_text(summary: dict[str, Any]) -> str:
         )
     )
     lines = [f"{label:<14}{text}" for label, text in rows]
-    return "\n".join(lines + [f"! {sentence}" for sentence in summary["advice"]])
+    return "\n".join(lines + [str(finding) for finding in found])
 
 
 def contact_sheet(recording: Recording) -> np.ndarray:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a model from recordings, by LED states alone.
 
-Leaves DIR/model.onnx (not calibrated yet: see `ledpose calibrate`), DIR/checkpoint.pt and DIR/log for
-TensorBoard.
+The recordings are checked first, as by `ledpose inspect`: warnings are printed, errors end the command.
+Leaves DIR/model.onnx (not calibrated yet: see `ledpose calibrate`), DIR/report.html, which tells how it went,
+DIR/checkpoint.pt and DIR/log for TensorBoard.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ledpose_ros.errors import LedposeError
@@ -42,12 +45,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in DIR")
 
 
+def check_recordings(paths: Sequence[Path], from_nothing: bool) -> None:
+    """Print what makes training on these recordings harder; LedposeError for what makes it impossible."""
+    from ledpose_ros.recording import Recording
+    from ledpose_ros.recording_check import findings
+
+    with ExitStack() as files:
+        found = findings([files.enter_context(Recording(path)) for path in paths], from_nothing)
+    errors = [finding.sentence for finding in found if finding.severity == "error"]
+    for finding in found:
+        if finding.severity == "warning":
+            print(finding)
+    if errors:
+        raise LedposeError(f"nothing can be learned from this: {'; '.join(errors)}")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Train, then export the averaged weights."""
+    """Check the recordings, train, export the averaged weights and report."""
     from ledpose_ros.commands.export import export_checkpoint
     from ledpose_ros.learning.dataset import load_recordings
     from ledpose_ros.learning.distributed import processes
     from ledpose_ros.learning.export import load_onnx
+    from ledpose_ros.learning.report import write_report
     from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, Trainer, load_checkpoint
 
     name = args.preset or ("adapt" if args.init else "cpu")
@@ -64,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             f"{checkpoint} exists: add --resume to continue that run or choose another directory"
         )
     with processes(args.device) as (group, device):
+        if group.first:
+            check_recordings(args.recordings, from_nothing=args.init is None)
         data = load_recordings(args.recordings, args.output.parent, (group.rank, group.count), args.level)
         initial = None
         if args.init:
@@ -85,9 +106,11 @@ def run(args: argparse.Namespace) -> int:
             return 0
     if not finished:
         print(f"Stopped at step {trainer.step} of {preset.steps}; continue with --resume.")
-    export_checkpoint(load_checkpoint(checkpoint), args.output / "model.onnx")
-    print(
-        f"Wrote {args.output / 'model.onnx'}. It has no scale yet: "
-        "run `ledpose calibrate` on a picture of known distance."
-    )
+    model = args.output / "model.onnx"
+    export_checkpoint(load_checkpoint(checkpoint), model)
+    print(f"Wrote {model}. It has no scale yet: run `ledpose calibrate` on a picture of known distance.")
+    report = write_report(args.output, model, args.recordings)
+    print(f"Wrote {report.path}, which tells how it went.")
+    for warning in report.warnings:
+        print(warning)
     return 0

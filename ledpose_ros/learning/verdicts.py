@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Has a training run left its plateaus, and does the model answer differently to different pictures?
+
+Without pose labels no error tells when learning fails. These are the quiet failures that we know: a loss that
+stays at guessing, answers that are the same for every picture, and LEDs that are not told apart although each
+is predicted well ("something is lit" predicts every LED).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ledpose_ros.recording_check import Finding
+
+Array = NDArray[np.float64]
+
+LOCATION_PLATEAU, LED_PLATEAU = 0.98, 0.96
+"""Losses above this share of guessing have not left their plateau. The location loss never falls far: most of
+its pictures are enlarged, shrunk or too bright for the coarse network."""
+AVERAGED = 10
+"""Points of a curve that are averaged: single steps are noisy."""
+MIN_POSITION_SPREAD = 0.03
+"""Interquartile range of image positions, as a share of the picture's side."""
+MAX_BEARING_LENGTH = 0.9
+"""Length of the mean of unit bearing vectors: 0 for bearings all around, 1 for a single one."""
+MIN_SIZE_SPREAD = 0.1
+"""Interquartile range of log2 scales [octaves]."""
+MIN_CONFIDENCE_SPREAD = 0.1
+"""Between the 5th and the 95th percentile of the confidences of all peaks."""
+MIN_LED_DEVIATION = 0.05
+"""Standard deviation of an LED's on-probability."""
+MAX_LED_CORRELATION = 0.5
+"""By which the predictions of two LEDs may be more alike than their true states."""
+
+RECORD_MORE = "record more pictures, with the peer at many distances and from all sides, and train for longer"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A logged quantity: `values` (T,) at `steps` (T,), T at least 1."""
+
+    steps: NDArray[np.int64]
+    values: Array
+
+    def smooth(self) -> Array:
+        """Moving average (T,), of fewer points towards both ends."""
+        window = np.ones(min(AVERAGED, len(self.values)))
+        return np.convolve(self.values, window, "same") / np.convolve(
+            np.ones(len(self.values)), window, "same"
+        )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of N pictures, M peaks by falling confidence, and the true states of K LEDs.
+
+    All but `confidence` is of the first peak.
+    """
+
+    uv: Array  # (N, 2) shares of the picture's width and height
+    log2_scale: Array  # (N,) [octaves]
+    psi: Array  # (N,) [rad]
+    confidence: Array  # (N, M)
+    led_probability: Array  # (N, K)
+    led_states: Array  # (N, K)
+
+
+def plateaus(leds: int) -> dict[str, float]:
+    """What losses, by their names in the log, amount to while all LEDs are guessed."""
+    return {"location": leds * math.log(2), "auxiliary": math.log(2), "leds/fine": math.log(2)}
+
+
+def correlations(columns: Array) -> Array:
+    """Correlation (K, K) between columns (N, K); 0 with one that hardly varies."""
+    centred = columns - columns.mean(0)
+    deviation = centred.std(0)
+    deviation[deviation < 1e-3] = np.inf
+    scaled = centred / deviation
+    return scaled.T @ scaled / len(columns)
+
+
+def verdicts(curves: Mapping[str, Curve], answers: Answers, led_names: Sequence[str]) -> list[Finding]:
+    """What went wrong in a training run, nothing if all is well."""
+    found = [*_plateau_verdicts(curves, len(led_names)), *_collapse_verdicts(answers)]
+    found += _led_verdicts(answers, led_names)
+    return found
+
+
+def _plateau_verdicts(curves: Mapping[str, Curve], leds: int) -> list[Finding]:
+    """Losses that are still where guessing is."""
+    found, guessing = [], plateaus(leds)
+    if "location" in curves:
+        # Its level depends on the phase, so what counts is whether it ever was clearly below.
+        lowest = float(curves["location"].smooth().min())
+        if lowest > LOCATION_PLATEAU * guessing["location"]:
+            found.append(
+                Finding(
+                    "warning",
+                    f"the location loss never fell below {lowest:.2f}, where guessing gives "
+                    f"{guessing['location']:.2f}, so no place in the pictures explains the LED states",
+                    "train on more dark pictures, for more steps, or start from a model (`--init`)",
+                )
+            )
+    if "leds/fine" in curves:
+        last = float(curves["leds/fine"].values[-AVERAGED:].mean())
+        if last > LED_PLATEAU * guessing["leds/fine"]:
+            found.append(
+                Finding(
+                    "warning",
+                    f"the LED loss of the fine network ended at {last:.2f}, where guessing gives "
+                    f"{guessing['leds/fine']:.2f}, so it does not know LED states",
+                    "train for more steps, and where the windows below miss the robot, on more dark and near "
+                    "pictures first",
+                )
+            )
+    return found
+
+
+def _collapse_verdicts(answers: Answers) -> list[Finding]:
+    """Answers that do not depend on the picture."""
+    found = []
+    low, high = np.percentile(answers.uv, (25, 75), axis=0)
+    if (high - low < MIN_POSITION_SPREAD).all():
+        u, v = np.median(answers.uv, axis=0)
+        found.append(
+            Finding(
+                "warning",
+                f"the peer is found at the same place in most pictures, {100 * u:.0f} % from the left and "
+                f"{100 * v:.0f} % from the top",
+                "unless it really stood still, look for a light or a mark there, and let both robots drive",
+            )
+        )
+    length = float(abs(np.exp(1j * answers.psi).mean()))
+    if length > MAX_BEARING_LENGTH:
+        middle = math.degrees(np.angle(np.exp(1j * answers.psi).mean()))
+        found.append(
+            Finding(
+                "warning",
+                f"all bearings are alike, about {middle:.0f} degrees",
+                f"unless the peer never turned, {RECORD_MORE}",
+            )
+        )
+    low, high = np.percentile(answers.log2_scale, (25, 75))
+    if high - low < MIN_SIZE_SPREAD:
+        found.append(
+            Finding(
+                "warning",
+                f"all peers are said to be of one size, within {high - low:.2f} octaves",
+                f"unless the distance never changed, {RECORD_MORE}",
+            )
+        )
+    low, high = np.percentile(answers.confidence, (5, 95))
+    if high - low < MIN_CONFIDENCE_SPREAD:
+        found.append(
+            Finding(
+                "warning",
+                f"the confidence is {(low + high) / 2:.2f} everywhere, with a peer and without",
+                "train for more steps: the model does not know yet what a peer looks like",
+            )
+        )
+    return found
+
+
+def _led_verdicts(answers: Answers, led_names: Sequence[str]) -> list[Finding]:
+    """LEDs that are not told, or not told apart."""
+    found = []
+    constant = answers.led_probability.std(0) < MIN_LED_DEVIATION
+    if constant.any():
+        names = ", ".join(name for name, same in zip(led_names, constant, strict=True) if same)
+        found.append(
+            Finding(
+                "warning",
+                f"the same is said of LED {names} in every picture",
+                "train for more steps, and see on the robot that the LED shines brightly and can be seen",
+            )
+        )
+    said, true = correlations(answers.led_probability), correlations(answers.led_states)
+    alike = [
+        f"{led_names[a]} and {led_names[b]} (correlation {said[a, b]:.2f}, true states {true[a, b]:.2f})"
+        for a, b in np.argwhere(np.triu(said - true > MAX_LED_CORRELATION, 1))
+        if not constant[[a, b]].any()
+    ]
+    if alike:
+        found.append(
+            Finding(
+                "warning",
+                f"LEDs are not told apart: {', '.join(alike)}; it is seen that something is lit, not what",
+                "train for longer, with more near pictures of these sides, for without it bearings are wrong",
+            )
+        )
+    return found

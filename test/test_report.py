@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a training run: verdicts in every case that we know, and a page that stands by itself."""
+
+import base64
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_model import METADATA, write_fake_model
+from toy import write_toy_recording
+
+from ledpose_ros.images import decode_image
+from ledpose_ros.leds import DEFAULT_LED_NAMES
+
+torch = pytest.importorskip("torch")
+
+from torch.utils.tensorboard import SummaryWriter  # noqa: E402
+
+from ledpose_ros.learning.dataset import load_recordings  # noqa: E402
+from ledpose_ros.learning.report import Report, read_log, write_report  # noqa: E402
+from ledpose_ros.learning.trainer import Phase, Preset, Trainer  # noqa: E402
+from ledpose_ros.learning.verdicts import Answers, Curve, correlations, verdicts  # noqa: E402
+
+COUNT = 200
+SHORT = Preset((Phase("warm-up", 40), Phase("joint", 60)), learning_rate=1e-3)
+
+
+def healthy() -> Answers:
+    """Of a peer that drives around and whose LEDs are told well."""
+    random = np.random.default_rng(0)
+    states = random.integers(0, 2, (COUNT, 4)).astype(float)
+    return Answers(
+        uv=random.uniform((0.1, 0.4), (0.9, 0.6), (COUNT, 2)),
+        log2_scale=random.uniform(-2, 0, COUNT),
+        psi=random.uniform(-np.pi, np.pi, COUNT),
+        confidence=np.tile([0.99, 0.3, 0.02], (COUNT, 1)),
+        led_probability=0.1 + 0.8 * states,
+        led_states=states,
+    )
+
+
+def falling(begin: float, end: float) -> Curve:
+    """A noisy loss."""
+    steps = np.arange(20, 2020, 20)
+    noise = np.random.default_rng(0).normal(0, 0.02 * begin, len(steps))
+    return Curve(steps, np.linspace(begin, end, len(steps)) + noise)
+
+
+CURVES = {"location": falling(2.77, 2.6), "leds/fine": falling(0.69, 0.5), "loss": falling(3, 1)}
+
+
+def same_place(answers: Answers) -> Answers:
+    return replace(answers, uv=0.49 + 0.02 * answers.uv)
+
+
+def same_bearing(answers: Answers) -> Answers:
+    """Around 180 degrees, where angles jump."""
+    return replace(answers, psi=np.pi + 0.1 * answers.psi)
+
+
+def same_size(answers: Answers) -> Answers:
+    return replace(answers, log2_scale=0.05 * answers.log2_scale)
+
+
+def same_confidence(answers: Answers) -> Answers:
+    return replace(answers, confidence=0.49 + 0.02 * answers.confidence)
+
+
+def constant_led(answers: Answers) -> Answers:
+    probability = answers.led_probability.copy()
+    probability[:, 2] = 0.5
+    return replace(answers, led_probability=probability)
+
+
+def something_is_lit(answers: Answers) -> Answers:
+    """Every LED is said to be as lit as all of them are together: better than chance for each."""
+    together = answers.led_states.mean(1, keepdims=True)
+    return replace(answers, led_probability=np.tile(together, (1, 4)))
+
+
+def front_is_back(answers: Answers) -> Answers:
+    probability = answers.led_probability.copy()
+    probability[:, 0] = probability[:, 2] = probability[:, [0, 2]].mean(1)
+    return replace(answers, led_probability=probability)
+
+
+def test_a_healthy_run_gets_no_verdict() -> None:
+    assert verdicts(CURVES, healthy(), DEFAULT_LED_NAMES) == []
+
+
+def test_a_run_too_short_for_a_log_is_judged_by_its_answers() -> None:
+    assert verdicts({}, healthy(), DEFAULT_LED_NAMES) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (same_place, "found at the same place in most pictures, 50 % from the left"),
+        (same_bearing, "all bearings are alike, about -?1[78]"),
+        (same_size, "all peers are said to be of one size"),
+        (same_confidence, r"the confidence is 0\.50 everywhere"),
+        (constant_led, "the same is said of LED back in every picture"),
+        (something_is_lit, "front and left.*front and back.*back and right"),
+        (front_is_back, r"not told apart: front and back \(correlation 1\.00, true states -?0\.\d\d\);"),
+    ],
+)
+def test_collapsed_answers(change: Callable[[Answers], Answers], words: str) -> None:
+    (verdict,) = verdicts(CURVES, change(healthy()), DEFAULT_LED_NAMES)
+    assert re.search(words, verdict.what) and verdict.advice
+    assert verdict.severity == "warning"
+
+
+@pytest.mark.parametrize(
+    ("name", "curve", "words"),
+    [
+        ("location", falling(2.79, 2.77), "the location loss never fell below 2.7"),
+        ("leds/fine", falling(0.7, 0.69), "the LED loss of the fine network ended at 0.6"),
+        ("leds/fine", Curve(np.array([20]), np.array([math.log(2)])), "where guessing gives 0.69"),
+    ],
+)
+def test_plateaus(name: str, curve: Curve, words: str) -> None:
+    (verdict,) = verdicts(CURVES | {name: curve}, healthy(), DEFAULT_LED_NAMES)
+    assert words in verdict.what and verdict.advice
+
+
+def test_a_location_loss_that_was_lower_has_left_its_plateau() -> None:
+    """Later phases show harder pictures: it rises again although nothing is forgotten."""
+    values = np.concatenate([falling(2.77, 2.6).values, falling(2.77, 2.75).values])
+    curves = CURVES | {"location": Curve(np.arange(len(values)), values)}
+    assert verdicts(curves, healthy(), DEFAULT_LED_NAMES) == []
+
+
+def test_correlations_are_pearsons_but_for_constants() -> None:
+    columns = np.random.default_rng(1).normal(size=(50, 3)) + np.arange(50)[:, None] / 20
+    np.testing.assert_allclose(correlations(columns), np.corrcoef(columns.T))
+    columns[:, 1] = 0.3
+    np.testing.assert_allclose(correlations(columns)[1], 0, atol=1e-9)
+
+
+@pytest.fixture
+def reported(tmp_path: Path) -> Callable[..., Report]:
+    """A function that writes the report of a run of which nothing is learned, with a log of 100 steps."""
+
+    def report(with_ground_truth: bool, calibrated: bool = False, logged: bool = True) -> Report:
+        recording = tmp_path / "toys & <robots>.h5"
+        write_toy_recording(recording, 20, with_ground_truth=with_ground_truth)
+        trainer = Trainer(load_recordings([recording]), tmp_path / "run", SHORT, seed=7)
+        trainer.directory.mkdir()
+        trainer.step = 99
+        trainer.save()
+        with SummaryWriter(str(tmp_path / "run" / "log")) as log:
+            for step in range(20, 120, 20) if logged else ():
+                log.add_scalar("leds/fine", 0.69, step)
+                log.add_scalar("other", 2.0, step)
+        metadata = METADATA if calibrated else replace(METADATA, calibration=None)
+        model = write_fake_model(tmp_path / "model.onnx", metadata)
+        return write_report(tmp_path / "run", model, [recording])
+
+    return report
+
+
+def test_the_page_stands_by_itself(reported: Callable[..., Report]) -> None:
+    report = reported(with_ground_truth=False)
+    page = report.path.read_text(encoding="utf-8")
+    assert report.path.name == "report.html"
+    assert not re.search(r"""https?://|src="(?!data:)|href=|@import|\$""", page)
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    # Curves, what the model sees, correlations.
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert decode_image(base64.b64decode(picture)).std() > 5
+    assert "<robots>" not in page and "toys &amp; &lt;robots&gt;.h5: 20 pictures" in page
+    for fact in ("own: warm-up 40, joint 60", "99 of 100", "random weights"):
+        assert fact in page
+    assert "Against the truth" not in page
+
+
+def test_the_page_begins_with_the_warnings(reported: Callable[..., Report]) -> None:
+    report = reported(with_ground_truth=False)
+    page = report.path.read_text(encoding="utf-8")
+    assert any("found at the same place" in warning.what for warning in report.warnings)
+    assert any("LED loss of the fine network ended at 0.69" in warning.what for warning in report.warnings)
+    facts = page.index("What was trained")
+    assert all(page.index(f"<b>{warning.what}.</b>") < facts for warning in report.warnings)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_true_poses_are_compared_with(reported: Callable[..., Report], calibrated: bool) -> None:
+    page = reported(with_ground_truth=True, calibrated=calibrated).path.read_text(encoding="utf-8")
+    truth = page[page.index("Against the truth") :]
+    assert "20 pictures" in truth and "mean predictor" in truth
+    assert ("knows no scale" in truth) is not calibrated
+    row = re.search(r"^model .*$", truth, re.MULTILINE)
+    assert row is not None
+    # Distances among them: were they unknown, there would be a dash.
+    assert all(math.isfinite(float(value)) for value in row[0].split()[1:])
+    assert page.count("<img") == 6
+
+
+def test_a_run_without_a_log_is_reported(reported: Callable[..., Report]) -> None:
+    page = reported(with_ground_truth=False, logged=False).path.read_text(encoding="utf-8")
+    assert "too short to log" in page and page.count("<img") == 2
+
+
+def test_the_log_of_a_resumed_run_goes_on(tmp_path: Path) -> None:
+    """What the first part logged after its last checkpoint is replaced."""
+    for purge_step, steps, value in ((0, (20, 40, 60), 1.0), (50, (60, 80), 2.0)):
+        with SummaryWriter(str(tmp_path), purge_step=purge_step, filename_suffix=str(purge_step)) as log:
+            for step in steps:
+                log.add_scalar("loss", value, step)
+    log = read_log(tmp_path)
+    assert log.curves["loss"].steps.tolist() == [20, 40, 60, 80]
+    assert log.curves["loss"].values.tolist() == [1, 1, 2, 2]
+    assert log.times == sorted(log.times) and len(log.times) == 4
