@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration: the one constant c that LED states cannot teach, from pictures of a peer at a known distance.
+"""Calibration: what LED states cannot teach, from pictures of a peer at a known distance.
 
-`log2 depth = log2_scale + c`; see `ledpose_ros.geometry.distance_from_scale` for depth, range and focal
-length.
+That is the constant c in `log2 depth = log2_scale + c` (see `ledpose_ros.geometry.distance_from_scale` for
+depth, range and focal length), and where the peer's reference point lies, seen from the image position that
+the network settles on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,46 @@ from ledpose_ros.model_metadata import Calibration
 MIN_CONFIDENCE = 0.5
 """A peak less likely a peer than this is not calibrated on."""
 
+OUTLIER_DEVIATIONS = 3.5
+"""A picture that many robust standard deviations off is an outlier (Iglewicz and Hoaglin, 1993)."""
+
+MIN_OUTLIER_OCTAVES = 0.1
+"""No picture within 7 % of the others' distance is an outlier, however well they agree."""
+
+MAD_TO_DEVIATION = 1.4826
+"""Standard deviation of a normal distribution whose median absolute deviation is 1."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture (H, W, 3) RGB uint8 in which the peer's reference point is `distance` [m] (range) away.
+
+    `reference` (u, v) [px] is where the reference point is seen, None if nobody told.
+    """
+
+    name: str
+    rgb: NDArray[np.uint8]
+    distance: float
+    reference: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A picture that was rejected: its c is `octaves` above that of the others."""
+
+    name: str
+    octaves: float
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """What one picture says: c, the network's own deviation of it [octaves], the offset [sides] if known."""
+
+    name: str
+    c: float
+    spread: float
+    offset: NDArray[np.float64] | None
+
 
 def pinhole_matrix(focal_length: float, width: int, height: int) -> NDArray[np.float64]:
     """Camera matrix K of an ideal camera with square pixels and a centred principal point; lengths in px."""
@@ -28,53 +70,96 @@ def pinhole_matrix(focal_length: float, width: int, height: int) -> NDArray[np.f
 
 def calibrate(
     estimator: PeerEstimator,
-    pictures: Iterable[tuple[str, NDArray[np.uint8], float]],
+    pictures: Iterable[Picture],
     K: NDArray[np.float64] | None = None,
     D: NDArray[np.float64] | None = None,
     distortion_model: str = "plumb_bob",
-) -> Calibration:
-    """c from pictures (name, RGB, range [m]): the median, with the spread between pictures as residual.
+) -> tuple[Calibration, list[Outlier]]:
+    """The median over pictures, with the spread between them as residual, and the outliers left out of it.
 
     Pictures in which no peer is found do not count. Without a camera matrix K the peer is taken to be near
-    the image's centre, where range and depth are equal. Raises LedposeError when no picture shows a peer, for
-    a distance that is not positive, or for pictures of several sizes.
+    the image's centre, where range and depth are equal. An offset that the model already has is kept when no
+    picture has a reference. Raises LedposeError when no picture shows a peer, for a distance that is not
+    positive, a reference outside its picture, or pictures of several sizes.
     """
-    constants: list[float] = []
-    spreads: list[float] = []
+    sightings: list[_Sighting] = []
     width: int | None = None
     best_confidence = 0.0
-    for name, rgb, distance in pictures:
-        if not (np.isfinite(distance) and distance > 0):
-            raise LedposeError(f"the distance of {name} is {distance}: give the measured range in metres")
-        if width not in (None, rgb.shape[1]):
-            raise LedposeError(
-                f"{name} is {rgb.shape[1]} px wide, the pictures before it {width}: use one camera setting"
-            )
-        width = rgb.shape[1]
-        seen = estimator.detect(rgb)
+    known = estimator.metadata.calibration
+    known_offset = known.offset if known else (0.0, 0.0)
+    for picture in pictures:
+        _check(picture, width)
+        width = picture.rgb.shape[1]
+        seen = estimator.detect(picture.rgb)
         best_confidence = max(best_confidence, float(seen.confidence[0]))
         if seen.confidence[0] < MIN_CONFIDENCE:
             continue
-        depth = distance
+        uv = seen.uv[:1] if picture.reference is None else np.array([picture.reference])
+        depth = picture.distance
         if K is not None:
-            rays = pixel_rays(seen.uv[:1], K, D if D is not None else np.zeros(5), distortion_model)
-            depth = distance * float(depth_per_range(rays, distortion_model)[0])
-        constants.append(float(np.log2(depth) - seen.log2_scale[0]))
-        spreads.append(float(seen.spread[0, 2]))
+            rays = pixel_rays(uv, K, D if D is not None else np.zeros(5), distortion_model)
+            depth *= float(depth_per_range(rays, distortion_model)[0])
+        offset = None
+        if picture.reference is not None:
+            # The known offset is in seen.uv already.
+            offset = known_offset + (uv[0] - seen.uv[0]) / seen.window_side[0]
+        c = float(np.log2(depth) - seen.log2_scale[0])
+        sightings.append(_Sighting(picture.name, c, float(seen.spread[0, 2]), offset))
     if width is None:
         raise LedposeError("there is no picture to calibrate on: give --image and --distance, or --recording")
-    if not constants:
+    if not sightings:
         raise LedposeError(
             f"no peer is found in any picture (confidence at most {best_confidence:.2f}, needed "
             f"{MIN_CONFIDENCE}): take one with the whole robot in view"
         )
-    c = float(np.median(constants))
-    # One picture tells nothing of the spread between pictures: then the network's own word has to do.
-    residual = float(np.std(constants, ddof=1)) if len(constants) > 1 else spreads[0]
-    return Calibration(
-        c=c,
-        images=len(constants),
-        residual=residual,
+    used, outliers = _split(sightings)
+    constants = [sighting.c for sighting in used]
+    offsets = [sighting.offset for sighting in used if sighting.offset is not None]
+    du, dv = np.median(offsets, axis=0) if offsets else known_offset
+    calibration = Calibration(
+        c=float(np.median(constants)),
+        images=len(used),
+        # One picture tells nothing of the spread between pictures: then the network's own word has to do.
+        residual=float(np.std(constants, ddof=1)) if len(used) > 1 else used[0].spread,
         width=width,
         focal_length=None if K is None else float(K[0, 0]),
+        rejected=len(outliers),
+        offset=(float(du), float(dv)),
     )
+    return calibration, outliers
+
+
+def _check(picture: Picture, width: int | None) -> None:
+    """Raise `LedposeError` for a picture that cannot be used beside others of this width [px]."""
+    name, distance = picture.name, picture.distance
+    picture_height, picture_width = picture.rgb.shape[:2]
+    if not (np.isfinite(distance) and distance > 0):
+        raise LedposeError(f"the distance of {name} is {distance}: give the measured range in metres")
+    if width not in (None, picture_width):
+        raise LedposeError(
+            f"{name} is {picture_width} px wide, the pictures before it {width}: use one camera setting"
+        )
+    if picture.reference is not None:
+        u, v = picture.reference
+        if not (0 <= u < picture_width and 0 <= v < picture_height):
+            raise LedposeError(
+                f"the reference ({u:g}, {v:g}) of {name} lies outside the picture of "
+                f"{picture_width}x{picture_height}: give the pixel of the peer's reference point"
+            )
+
+
+def _split(sightings: list[_Sighting]) -> tuple[list[_Sighting], list[Outlier]]:
+    """The pictures that agree on c, and those that do not."""
+    constants = np.array([sighting.c for sighting in sightings])
+    deviations = constants - np.median(constants)
+    limit = max(
+        OUTLIER_DEVIATIONS * MAD_TO_DEVIATION * float(np.median(np.abs(deviations))), MIN_OUTLIER_OCTAVES
+    )
+    agree = np.abs(deviations) <= limit
+    used = [sighting for sighting, good in zip(sightings, agree, strict=True) if good]
+    centre = float(np.median(constants[agree]))
+    return used, [
+        Outlier(sighting.name, sighting.c - centre)
+        for sighting, good in zip(sightings, agree, strict=True)
+        if not good
+    ]

@@ -19,7 +19,7 @@ from pathlib import Path
 from ledpose_ros import __version__
 from ledpose_ros.errors import LedposeError
 
-COMMANDS = ("demo", "simulate", "inspect", "check", "train", "calibrate", "export", "evaluate")
+COMMANDS = ("demo", "simulate", "inspect", "check", "train", "calibrate", "export", "evaluate", "sync")
 NODES = ("recorder", "estimator", "simulator")
 
 EXTRAS = {
@@ -99,6 +99,8 @@ def _missing_module_sentence(command: str | None, module: str | None) -> str | N
                 f"{command} needs {package}, which comes with the extra '{extra}': "
                 f"run pip install '.[{extra}]' in the source folder of ledpose_ros"
             )
+    if package == "rosbags":
+        return f"{command} reads bags with rosbags, which is missing: run pip install rosbags-image"
     if package == "rclpy" or package.endswith("_msgs"):
         return f"{command} needs ROS 2, {package} is missing: source /opt/ros/<distribution>/setup.bash first"
     return None

@@ -11,7 +11,7 @@ import onnxruntime
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import LEVEL_CAMERA, compose_poses, distance_from_scale, pixel_rays, rotation_matrix
-from ledpose_ros.model_metadata import Calibration, ModelMetadata
+from ledpose_ros.model_metadata import WINDOW_SIDE, Calibration, ModelMetadata
 
 # Variance of an angle of which nothing is known, as roll and pitch of the peer [rad^2].
 UNKNOWN_ANGLE_VARIANCE = math.pi**2
@@ -25,13 +25,18 @@ MIN_YAW_DEVIATION = math.radians(1.0)
 class Detections:
     """What the network says of one image: M peaks by falling confidence, K LEDs (see `docs/model.md`)."""
 
-    uv: np.ndarray  # (M, 2) [px]
+    uv: np.ndarray  # (M, 2) [px], of the reference point where the calibration tells it
     log2_scale: np.ndarray  # (M,) [octaves]
     bearing: np.ndarray  # (M, 2) cos psi, sin psi; the length tells how sure it is
     led_probability: np.ndarray  # (M, K)
     confidence: np.ndarray  # (M,)
     spread: np.ndarray  # (M, 3) standard deviation of u, v [px] and log2_scale [octaves]
     attention: np.ndarray  # (h, w), sums to 1
+
+    @property
+    def window_side(self) -> np.ndarray:
+        """Side (M,) [px] of the window around each peer: its apparent size but for a constant factor."""
+        return WINDOW_SIDE * np.exp2(-self.log2_scale)
 
     @property
     def psi(self) -> np.ndarray:
@@ -120,7 +125,10 @@ class PeerEstimator:
         return math.ceil(self.metadata.stride / min(self.metadata.scales))
 
     def detect(self, rgb: np.ndarray) -> Detections:
-        """The network's outputs for one picture, uint8 (H, W, 3) RGB; needs no camera and no calibration."""
+        """What the network says of one picture, uint8 (H, W, 3) RGB; needs no camera and no calibration.
+
+        A calibration with an offset moves the image position to the peer's reference point.
+        """
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise LedposeError(
                 f"the picture is {rgb.dtype} {rgb.shape}, but must be uint8 (height, width, 3)"
@@ -135,7 +143,11 @@ class PeerEstimator:
         except Exception as error:  # see __init__
             size = f"{rgb.shape[1]}x{rgb.shape[0]}"
             raise LedposeError(f"the model {self.path} fails on a picture of {size}: {error}") from error
-        return Detections(*(output[0] for output in outputs))
+        detections = Detections(*(output[0] for output in outputs))
+        if self.metadata.calibration is None:
+            return detections
+        shift = np.asarray(self.metadata.calibration.offset, np.float32) * detections.window_side[:, None]
+        return replace(detections, uv=detections.uv + shift)
 
     def estimate(
         self,

@@ -16,14 +16,18 @@ from ledpose_ros.leds import check_leds
 
 VERSION = 1
 DEFAULT_MODEL = "robomaster_sim.onnx"
+WINDOW_SIDE = 104.0
+"""Side [px] of the fine network's window in an image rescaled to log2_scale = 0 by definition."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The one constant that LED states cannot teach: log2 depth = log2_scale + c.
+    """What LED states cannot teach: log2 depth = log2_scale + c, and where the peer's reference point is.
 
     `c` holds for pictures of `width` pixels; `focal_length` [px] is their camera's, None if it was not known.
-    `residual` [octaves] is the standard deviation of log2 depth that it leaves over `images` pictures.
+    `residual` [octaves] is the standard deviation of log2 depth that it leaves over `images` pictures;
+    `rejected` more disagreed with them. `offset` (du, dv) leads from the image position that the network
+    settles on to the reference point, in sides of its window, WINDOW_SIDE * 2^-log2_scale pixels.
     """
 
     c: float
@@ -31,8 +35,11 @@ class Calibration:
     residual: float
     width: int
     focal_length: float | None = None
+    rejected: int = 0
+    offset: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "offset", tuple(self.offset))
         _require(_is_number(self.c), f"calibration constant c is {self.c!r}, but must be a finite number")
         _require(
             _is_count(self.images), f"calibration was made from {self.images!r} images, but needs at least 1"
@@ -45,6 +52,14 @@ class Calibration:
         _require(
             self.focal_length is None or (_is_number(self.focal_length) and self.focal_length > 0),
             f"calibration focal length is {self.focal_length!r}, but must be above 0 or null",
+        )
+        _require(
+            self.rejected == 0 or _is_count(self.rejected),
+            f"calibration rejected {self.rejected!r} images, but it must be a number from 0",
+        )
+        _require(
+            len(self.offset) == 2 and all(_is_number(share) for share in self.offset),
+            f"calibration offset is {list(self.offset)}, but must be two finite numbers",
         )
 
 

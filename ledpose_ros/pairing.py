@@ -4,7 +4,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,11 @@ ImageT = TypeVar("ImageT")
 
 Refuse = Callable[[str, str], None]
 """Called with a short fixed reason, to count, and a sentence for the log."""
+
+
+def stamp_ns(stamp: Any) -> int:
+    """A ROS stamp (builtin_interfaces/Time) in nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 @dataclass(frozen=True, eq=False)

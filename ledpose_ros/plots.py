@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of an evaluation, as PNG files."""
+"""Pictures of an evaluation and of a synchronisation, as PNG files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import Evaluation
 from ledpose_ros.metrics import bearing_errors, position_errors_px
 from ledpose_ros.recording import Recording
+from ledpose_ros.synchronisation import Synchronisation
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -32,10 +34,19 @@ def write_plots(evaluation: Evaluation, recording: Recording, directory: Path) -
     written = []
     for name, figure in figures.items():
         path = directory / f"{name}.png"
-        figure.savefig(path, dpi=100)
-        plt.close(figure)
+        write_figure(figure, path)
         written.append(path)
     return written
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and close it; LedposeError if that cannot be written there."""
+    try:
+        figure.savefig(path, dpi=100)
+    except OSError as error:
+        raise LedposeError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        plt.close(figure)
 
 
 def predictions_on_images(
@@ -118,5 +129,21 @@ def bearing_scatter(evaluation: Evaluation) -> Figure:
     axis.scatter(np.degrees(evaluation.true.psi), np.degrees(evaluation.said.psi), s=8, alpha=0.5, color=SAID)
     ticks = range(-180, 181, 90)
     axis.set(xlabel="true psi [deg]", ylabel="estimated psi [deg]", xticks=ticks, yticks=ticks)
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def loss_against_offset(found: Synchronisation) -> Figure:
+    """The curve whose minimum is the offset, between the losses of unrelated states and of the best ones."""
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    axis.axvspan(found.fits_from, found.fits_to, color=SAID, alpha=0.15, linewidth=0, label="fits as well")
+    axis.axhline(found.unrelated_loss, color="grey", linewidth=1, label="unrelated LED states")
+    if found.recorded_loss is not None:
+        axis.axhline(found.recorded_loss, color=TRUE, linewidth=1, label="LED states in the recording")
+    axis.plot(found.offsets, found.losses)
+    best = f"{found.led_offset:.3f} s, standard error {found.standard_error:.3f} s"
+    axis.axvline(found.led_offset, color=SAID, label=best)
+    axis.set(xlabel="led_offset [s]", ylabel="cross-entropy per LED [nat]", ylim=(0, None))
+    axis.legend(fontsize=9)
     axis.grid(alpha=0.3)
     return figure

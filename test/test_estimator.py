@@ -55,6 +55,18 @@ def test_confidence_chooses_and_orders_the_peers(estimator):
     assert estimator.estimate(BLACK, *PINHOLE)[0].uv == pytest.approx([10, 20])
 
 
+def test_the_calibrated_offset_moves_the_position_by_its_share_of_the_apparent_size(tmp_path):
+    calibration = dataclasses.replace(CALIBRATION, offset=(0.25, -0.5))
+    metadata = dataclasses.replace(METADATA, calibration=calibration)
+    estimator = PeerEstimator(write_fake_model(tmp_path / "offset.onnx", metadata, log2_scale=1.0))
+    # Windows of 64 px at scale 1: 32 px at twice the scale, which both peaks have.
+    assert estimator.detect(WHITE).uv[0] == pytest.approx([319.5 + 8, 179.5 - 16])
+    assert estimator.detect(WHITE).uv[1] == pytest.approx([10 + 8, 20 - 16])
+    peer = estimator.estimate(WHITE, *PINHOLE)[0]
+    assert peer.uv == pytest.approx([327.5, 163.5])
+    assert peer.pose[:2] / peer.pose[2] == pytest.approx([8 / 400, -16 / 400])
+
+
 def test_distance_does_not_depend_on_resolution_of_the_same_camera(tmp_path):
     # Half the picture, half the focal length: the peer is half as large, the scale that fits it doubles.
     half = PeerEstimator(write_fake_model(tmp_path / "half.onnx", log2_scale=1.0))

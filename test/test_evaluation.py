@@ -16,6 +16,7 @@ from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.geometry import compose_poses
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
+from ledpose_ros.model_metadata import Calibration
 from ledpose_ros.recording import RecordingInfo, RecordingWriter
 
 pytest.importorskip("onnx")
@@ -105,10 +106,75 @@ def test_pictures_without_a_peer_do_not_count(tmp_path, capsys):
     assert "1 of 2 pictures are left out" in said and "from 1 picture" in said
 
 
+def calibrate(model: Path, pictures: list[Path], distances: list[float], *words: str) -> Calibration:
+    arguments = ["calibrate", str(model), *words]
+    for picture, distance in zip(pictures, distances, strict=True):
+        arguments += ["--image", str(picture), "--distance", str(distance)]
+    assert main(arguments) == 0
+    calibration = PeerEstimator(model).metadata.calibration
+    assert calibration is not None
+    return calibration
+
+
+def test_a_picture_that_disagrees_is_named_and_does_not_count(tmp_path, capsys):
+    model = write_fake_model(tmp_path / "model.onnx")
+    pictures = [write_picture(tmp_path / f"{name}.png") for name in ("first", "second", "third", "wrong")]
+    calibration = calibrate(model, pictures, [1.9, 2.0, 2.1, 4.0])
+    constants = np.log2([1.9, 2.0, 2.1])
+    assert calibration.c == pytest.approx(1.0)
+    assert calibration.residual == pytest.approx(constants.std(ddof=1))
+    assert (calibration.images, calibration.rejected) == (3, 1)
+    said = capsys.readouterr().out
+    assert f"{pictures[3]} is left out: it disagrees with the others by +1.00 octaves" in said
+    assert all(str(path) not in said for path in pictures[:3])
+
+
+def test_pictures_that_scatter_are_all_kept(tmp_path):
+    model = write_fake_model(tmp_path / "model.onnx")
+    pictures = [write_picture(tmp_path / f"{number}.png") for number in range(4)]
+    assert calibrate(model, pictures, [1.0, 1.5, 2.5, 4.0]).rejected == 0
+
+
+def test_references_give_the_median_offset_in_window_sides(tmp_path, capsys):
+    # A window of 32 px: the fake model says the picture's centre.
+    model = write_fake_model(tmp_path / "model.onnx", log2_scale=1.0)
+    pictures = [write_picture(tmp_path / f"{number}.png") for number in range(3)]
+    points = [(CENTRE[0] + du, CENTRE[1] + dv) for du, dv in ((-2, -8), (0, -4), (30, -6))]
+    references = [str(word) for u, v in points for word in ("--reference", u, v)]
+    calibration = calibrate(model, pictures, [2.0] * 3, *references)
+    assert calibration.offset == pytest.approx((0, -6 / 32))
+    # Measured again, from positions that are already corrected, it is the same; and it outlives a new c.
+    assert calibrate(model, pictures, [2.0] * 3, *references).offset == pytest.approx((0, -6 / 32))
+    again = calibrate(model, pictures[:1], [3.0])
+    assert again.offset == pytest.approx((0, -6 / 32)) and again.c == pytest.approx(math.log2(3.0) - 1)
+    assert "one view" not in capsys.readouterr().out
+    calibrate(model, pictures[2:], [2.0], *references[6:])
+    assert "looks 0.94 window sides left of the reference point" in capsys.readouterr().out
+
+
+def test_the_range_to_a_reference_beside_the_centre_is_more_than_its_depth(tmp_path):
+    model = write_fake_model(tmp_path / "model.onnx")
+    picture, reference = write_picture(tmp_path / "picture.png"), ("--reference", str(CENTRE[0] + 150), "90")
+    calibration = calibrate(model, [picture], [2.5], "--focal-length", str(FOCAL), *reference)
+    assert calibration.c == pytest.approx(1.0, abs=1e-4)  # 200 px focal length, 150 px aside: a depth of 2.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--image", "{white}"], "1 --distance needed"),
+        (
+            ["--image", "{white}", "--distance", "1"] + 2 * ["--reference", "9", "9"],
+            "1 --reference needed, one for each --image, but 2 given",
+        ),
+        (
+            ["--recording", "none.h5", "--distance", "1", "--reference", "9", "9"],
+            "0 --reference needed",
+        ),
+        (
+            ["--image", "{white}", "--distance", "1", "--reference", "9", "200"],
+            "the reference (9, 200) of {white} lies outside the picture of 320x180",
+        ),
         ([], "either --image"),
         (["--image", "{white}", "--distance", "-1"], "measured range"),
         (["--image", "{black}", "--distance", "1"], "no peer is found"),
@@ -121,7 +187,7 @@ def test_a_calibration_that_cannot_work_is_one_sentence(tmp_path, capsys, argume
         "black": write_picture(tmp_path / "black.png", 0 * WHITE),
     }
     assert main(["calibrate", str(model), *(argument.format(**names) for argument in arguments)]) == 2
-    assert words in capsys.readouterr().err
+    assert words.format(**names) in capsys.readouterr().err
 
 
 def test_other_led_names_are_refused(tmp_path, capsys):

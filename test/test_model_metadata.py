@@ -14,7 +14,9 @@ METADATA = ModelMetadata(
     scales=(1.0, 0.5, 0.25),
     stride=8,
     input_size=(640, 360),
-    calibration=Calibration(c=0.3, images=2, residual=0.05, width=640, focal_length=400.0),
+    calibration=Calibration(
+        c=0.3, images=2, residual=0.05, width=640, focal_length=400.0, rejected=1, offset=(0.0, -0.1)
+    ),
     training={"steps": 100, "recordings": ["abc"]},
 )
 
@@ -26,6 +28,13 @@ def test_round_trip():
 def test_round_trip_without_calibration():
     properties = METADATA.to_properties() | {"calibration": "null"}
     assert ModelMetadata.from_properties(properties).calibration is None
+
+
+def test_a_calibration_of_before_offsets_has_none():
+    old = {"calibration": '{"c": 0.3, "images": 2, "residual": 0.05, "width": 640, "focal_length": null}'}
+    calibration = ModelMetadata.from_properties(METADATA.to_properties() | old).calibration
+    assert calibration == Calibration(c=0.3, images=2, residual=0.05, width=640)
+    assert (calibration.rejected, calibration.offset) == (0, (0.0, 0.0))
 
 
 def test_properties_are_json_under_the_documented_keys():
@@ -68,6 +77,18 @@ def test_missing_and_damaged_properties_are_named(key):
         (
             {"calibration": '{"c": 0, "images": 1, "residual": 0, "width": 640, "focal_length": 0}'},
             "focal length is 0",
+        ),
+        (
+            {"calibration": '{"c": 0, "images": 1, "residual": 0, "width": 640, "rejected": -1}'},
+            "rejected -1 images",
+        ),
+        (
+            {"calibration": '{"c": 0, "images": 1, "residual": 0, "width": 640, "offset": [0.0]}'},
+            r"offset is \[0.0\]",
+        ),
+        (
+            {"calibration": '{"c": 0, "images": 1, "residual": 0, "width": 640, "offset": [0, NaN]}'},
+            "must be two finite numbers",
         ),
     ],
 )

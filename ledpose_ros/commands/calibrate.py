@@ -2,7 +2,10 @@
 """Give a model its scale from pictures in which the peer's distance is known.
 
 The distance is the range from the camera to the peer's reference point. Without --focal-length, pictures and
-later use must come from the same camera setting; with it the model may move to another camera.
+later use must come from the same camera setting; with it the model may move to another camera. With
+--reference, the pixel of the reference point in each picture, image positions are those of that point too;
+without it they are where the network settles, near the middle of the LEDs, or as calibrated before. Pictures
+that disagree with the others are left out.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ledpose_ros.errors import LedposeError
+
+SUSPICIOUS_OFFSET = 0.1
+"""Over all views LEDs lie left of the peer's axis as often as right: more than this [window sides] is odd."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="range [m], one for each picture",
     )
     parser.add_argument(
+        "--reference",
+        type=float,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("U", "V"),
+        help="pixel of the peer's reference point, one for each picture or none",
+    )
+    parser.add_argument(
         "--recording", type=Path, help="HDF5 recording taken at one --distance, instead of pictures"
     )
     parser.add_argument("--focal-length", type=float, metavar="PX", help="of the pictures' camera, in pixels")
@@ -45,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     """Calibrate and write the model with its constant."""
     import onnx
 
-    from ledpose_ros.calibration import calibrate, pinhole_matrix
+    from ledpose_ros.calibration import Picture, calibrate, pinhole_matrix
     from ledpose_ros.estimator import PeerEstimator
     from ledpose_ros.images import read_image
     from ledpose_ros.learning.export import save_model
@@ -60,35 +72,53 @@ def run(args: argparse.Namespace) -> None:
         raise LedposeError(
             f"{expected} --distance needed, one for each picture, but {len(args.distance)} given"
         )
+    if args.reference and len(args.reference) != len(args.image):
+        raise LedposeError(
+            f"{len(args.image)} --reference needed, one for each --image, but {len(args.reference)} given"
+        )
     estimator = PeerEstimator(args.model)
     if args.recording:
         with Recording(args.recording) as recording:
             info = recording.info
             pictures_given = len(recording)
 
-            def samples() -> Iterator[tuple[str, NDArray[np.uint8], float]]:
+            def samples() -> Iterator[Picture]:
                 for index in range(len(recording)):
-                    yield f"sample {index} of {args.recording}", recording.image(index), args.distance[0]
+                    name = f"sample {index} of {args.recording}"
+                    yield Picture(name, recording.image(index), args.distance[0])
 
-            calibration = calibrate(estimator, samples(), info.K, info.D, info.distortion_model)
+            calibration, outliers = calibrate(estimator, samples(), info.K, info.D, info.distortion_model)
     else:
         pictures_given = len(args.image)
         images = [read_image(path) for path in args.image]
         K = None
         if args.focal_length is not None:
             K = pinhole_matrix(args.focal_length, images[0].shape[1], images[0].shape[0])
-        pictures = zip([str(path) for path in args.image], images, args.distance, strict=True)
-        calibration = calibrate(estimator, pictures, K)
+        references = args.reference or [None] * len(images)
+        pictures = map(Picture, map(str, args.image), images, args.distance, references)
+        calibration, outliers = calibrate(estimator, pictures, K)
     model = onnx.load(str(args.model))
     metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
     onnx.helper.set_model_props(model, metadata.to_properties())
     output = args.output or args.model
-    skipped = pictures_given - calibration.images
+    for outlier in outliers:
+        print(
+            f"{outlier.name} is left out: it disagrees with the others by {outlier.octaves:+.2f} octaves, "
+            f"a factor of {2**outlier.octaves:.2f} in distance."
+        )
+    skipped = pictures_given - calibration.images - calibration.rejected
     if skipped:
         print(f"{skipped} of {pictures_given} pictures are left out, because no peer was found in them.")
+    du, dv = calibration.offset
+    if args.reference and abs(du) > SUSPICIOUS_OFFSET:
+        print(
+            f"The network looks {abs(du):.2f} window sides {'left' if du > 0 else 'right'} of the reference "
+            "point: that is the error of one view, not of the model; add pictures of other sides of the peer."
+        )
     save_model(model, output)
     print(
         f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), "
         f"residual {calibration.residual:.3f} octaves "
-        f"({100 * (2**calibration.residual - 1):.0f} % of the distance); wrote {output}."
+        f"({100 * (2**calibration.residual - 1):.0f} % of the distance), {calibration.rejected} rejected; "
+        f"reference point {du:+.3f}, {dv:+.3f} window sides from where the network looks; wrote {output}."
     )

@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ledpose_ros.model_metadata import WINDOW_SIDE
+
 SCALES = (0.5, 0.25, 0.125)
 """Scales on which the coarse network looks, finest first; each half the one before."""
 STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
-WINDOW_SIDE = 104.0
-"""Side [px] of the fine network's window in an image rescaled to log2_scale = 0 by definition."""
 MAX_PEAKS = 5
 
 

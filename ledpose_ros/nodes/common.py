@@ -138,11 +138,6 @@ class ImageSubscription:
         self._subscription = self._node.create_subscription(*self._arguments, sensor_qos(self._depth))
 
 
-def stamp_ns(stamp: Time) -> int:
-    """A ROS stamp in nanoseconds."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
-
-
 def stamp_from_ns(nanoseconds: int) -> Time:
     """Nanoseconds as a ROS stamp."""
     seconds, remainder = divmod(int(nanoseconds), 1_000_000_000)

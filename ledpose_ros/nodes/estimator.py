@@ -47,9 +47,9 @@ from ledpose_ros.nodes.common import (
     pose_message,
     run_node,
     sensor_qos,
-    stamp_ns,
 )
 from ledpose_ros.nodes.markers import peer_markers
+from ledpose_ros.pairing import stamp_ns
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.visualization import draw_attention, draw_peers
 

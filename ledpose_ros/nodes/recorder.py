@@ -33,9 +33,8 @@ from ledpose_ros.nodes.common import (
     diagnostics_message,
     run_node,
     sensor_qos,
-    stamp_ns,
 )
-from ledpose_ros.pairing import SamplePairer
+from ledpose_ros.pairing import SamplePairer, stamp_ns
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.recording_session import (
     FAILED,
