@@ -110,7 +110,7 @@ def led_auc(
 
 
 def presence_auc(confidence: ArrayLike, present: ArrayLike) -> float:
-    """ROC area [%] of the best confidence (N,) in telling images with a peer, present (N,), from those without.
+    """ROC area [%] of the best confidence (N,) in telling images with a peer, `present` (N,), from others.
 
     A missing confidence (NaN) counts as 0: nothing was detected.
     """
@@ -118,7 +118,7 @@ def presence_auc(confidence: ArrayLike, present: ArrayLike) -> float:
 
 
 def match_detections(uv: ArrayLike, uv_true: ArrayLike, limit: float) -> NDArray[np.int64]:
-    """Index (M,) of the peer (P, 2) that each detection (M, 2), by falling confidence, has found; -1 for none.
+    """Which peer (P, 2) each detection (M, 2), by falling confidence, has found: index (M,), -1 for none.
 
     As bop_toolkit's `match_poses`: in the order of confidence, each detection takes the nearest peer within
     `limit` [px] that no other has taken. A peer at NaN cannot be found.
@@ -140,7 +140,7 @@ def match_detections(uv: ArrayLike, uv_true: ArrayLike, limit: float) -> NDArray
 def recall_and_precision(
     uv: Sequence[ArrayLike], uv_true: Sequence[ArrayLike], visible: Sequence[ArrayLike], limit: float
 ) -> tuple[float, float]:
-    """Recall and precision [%] over images, each with detections (M, 2) and peers (P, 2), `visible` bool (P,).
+    """Recall and precision [%] over images with detections (M, 2) and peers (P, 2), `visible` or not (P,).
 
     Recall is the share of visible peers that are found, precision the share of detections that have found one
     (see `match_detections`). A peer that is not visible, in the picture but hidden, is what PASCAL VOC calls

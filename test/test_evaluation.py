@@ -29,9 +29,9 @@ WHITE = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
 def write_recording(
     path: Path, poses: np.ndarray, led_names=DEFAULT_LED_NAMES, without_peer: int = 0
 ) -> Path:
-    """White pictures, in which the fake model sees a peer in the centre, with these true poses, then dark ones.
+    """White pictures, in which the fake model sees a peer in the centre, with these true poses.
 
-    In the dark ones there is no peer, and the fake model is less sure of seeing one.
+    After them dark ones without a peer, in which the fake model is less sure of seeing one.
     """
     info = RecordingInfo(
         led_names=led_names,

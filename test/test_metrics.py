@@ -80,7 +80,7 @@ def test_recall_and_precision_count_over_all_images():
     peers = [[[0, 0], [100, 110]], [[50, 55], [80, 80]], [[5, 5]]]
     visible = [[True, True], [False, True], [True]]
     recall, precision = metrics.recall_and_precision(detected, peers, visible, 20)
-    # Found: two of the first image. The second image's detection is of a hidden peer: neither right nor wrong.
+    # Two of the first image. The second image's detection is of a hidden peer: neither right nor wrong.
     assert recall == pytest.approx(100 * 2 / 4)
     # The second detection on one robot is wrong.
     assert precision == pytest.approx(100 * 2 / 3)

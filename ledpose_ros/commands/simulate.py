@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 def write_recording(
     path: str | Path, settings: dict[str, Any], count: int, workers: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write `count` pictures of the `Simulation` with these settings (and this module's RATE and SCENE_FRAMES).
+    """Write `count` pictures of the `Simulation` with these settings over the defaults RATE and SCENE_FRAMES.
 
     Returns what a recording has no room for: poses (count, P, 7) in the optical frame of all P peers, NaN in
     scenes without any, and which of them are seen, bool (count, P). `workers` processes render.
