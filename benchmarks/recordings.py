@@ -21,7 +21,7 @@ SCENE_FRAMES = 4
 """Pictures a scene: few, so that there are many rooms."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BenchmarkSet:
     """`count` pictures (640x360) of the `Simulation` with these settings."""
 

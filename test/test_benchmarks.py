@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from fake_model import write_fake_model
+from test_evaluation import straight_ahead, write_recording
 from toy import write_toy_recording
 
 from ledpose_ros.errors import LedposeError
@@ -14,6 +16,7 @@ from ledpose_ros.metrics import Metrics
 from ledpose_ros.recording import Recording
 
 pytest.importorskip("torch")
+pytest.importorskip("onnx")
 
 from benchmarks import accuracy, adaptation, bias, loading, recordings
 from benchmarks.degradations import DEGRADATIONS
@@ -192,3 +195,27 @@ def test_both_ways_of_loading_give_the_same_kind_of_pictures(tmp_path, half):
     single = loading.PicturesOneByOne(tmp_path / "toy.h5", half)[1]
     assert batch.shape == (2, *single.shape) and batch.dtype == single.dtype
     assert batch.abs().max() <= 1 and single.abs().max() <= 1
+
+
+def test_the_command_measures_a_model_on_recordings_that_are_there(tmp_path, capsys, monkeypatch):
+    """From end to end on a few white pictures, in whose centre the fake model sees a peer."""
+    poses = straight_ahead([1.0, 2.0], math.pi / 2)
+    poses[:, 0] += 0.01  # Ratios need errors.
+    counts = {"TEST": 2, "LEDS_OFF": 2, "LEDS_ON": 2, "ABSENT": 3, "TWO_PEERS": 2, "THREE_PEERS": 2}
+    sets = {name: recordings.BenchmarkSet(name, count) for name, count in counts.items()}
+    for name, wanted in sets.items():
+        monkeypatch.setattr(accuracy, name, wanted)
+        absent = 3 if name == "ABSENT" else 0
+        write_recording(wanted.path(tmp_path), [] if absent else poses, without_peer=absent)
+        np.savez(wanted.peers_path(tmp_path), poses=poses[:, None], visible=np.ones((2, 1), bool))
+    monkeypatch.setattr(accuracy, "SETS", tuple(sets.values()))
+    model = write_fake_model(tmp_path / "fake.onnx")
+    words = [str(model), "--data", str(tmp_path), "--json", str(tmp_path / "all.json")]
+    accuracy.run(accuracy.make_parser().parse_args([*words, "--plots", str(tmp_path / "plots")]))
+    assert "fake: required met in E_uv, E_psi" in capsys.readouterr().out
+    assert (tmp_path / "plots" / "bias_fake.png").exists()
+    found = json.loads((tmp_path / "all.json").read_text())["models"]["fake"]
+    assert found["accuracy"]["n"] == 2
+    # The peers that are absent show dark pictures, in which the fake model is less sure.
+    assert found["presence"] == 100
+    assert (found["recall"], found["precision"]) == (100, 100)
