@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ledpose_ros.model_metadata import Calibration
 from ledpose_ros.recording import GroundTruth, Recording, RecordingInfo
 
 Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class Predictions:
     distance: Array  # (N,) range [m]
     position: Array  # (N, 3) optical frame [m]
     led_probability: Array  # (N, K); of the truth: the states
+    confidence: Array  # (N,) 0..1; of the truth: 1
 
-    def at(self, rows: NDArray[np.int64]) -> Predictions:
-        """Those of some of the images."""
+    def of(self, rows: NDArray[np.bool_]) -> Predictions:
+        """Those of the chosen rows, bool (N,)."""
         return Predictions(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
@@ -55,11 +57,17 @@ def truth(recording: Recording) -> Predictions:
         np.linalg.norm(position, axis=1),
         position,
         np.asarray(recording.led_states, float)[index],
+        np.ones(len(index)),
     )
 
 
-def predict(estimator: PeerEstimator, recording: Recording, index: NDArray[np.int64]) -> Predictions:
-    """The model's best peer in each of these images."""
+def predict(
+    estimator: PeerEstimator,
+    recording: Recording,
+    index: NDArray[np.int64],
+    change: Callable[[Image], Image] | None = None,
+) -> Predictions:
+    """The model's best peer in each of these images, after `change` (RGB to RGB) has been applied to them."""
     info = recording.info
     if tuple(estimator.metadata.led_names) != tuple(info.led_names):
         raise LedposeError(
@@ -67,7 +75,8 @@ def predict(estimator: PeerEstimator, recording: Recording, index: NDArray[np.in
             f"{', '.join(info.led_names)}: evaluate with a recording of the same LEDs"
         )
     samples = tqdm(index, desc="Evaluating", unit="image", leave=False)
-    seen = (estimator.detect(recording.image(int(sample))) for sample in samples)
+    images = (recording.image(int(sample)) for sample in samples)
+    seen = (estimator.detect(image if change is None else change(image)) for image in images)
     return best_peers(seen, estimator.metadata.calibration, info, index)
 
 
@@ -78,8 +87,11 @@ def best_peers(
     index: NDArray[np.int64],
 ) -> Predictions:
     """The most confident peer of each of the images `index`, in which the model has `seen` this."""
-    best = [(one.uv[0], one.log2_scale[0], one.bearing[0], one.led_probability[0]) for one in seen]
-    uv, log2_scale, bearing, led_probability = (
+    best = [
+        (one.uv[0], one.log2_scale[0], one.bearing[0], one.led_probability[0], one.confidence[0])
+        for one in seen
+    ]
+    uv, log2_scale, bearing, led_probability, confidence = (
         np.asarray(column, float) for column in zip(*best, strict=True)
     )
     rays = pixel_rays(uv, info.K, info.D, info.distortion_model)
@@ -90,7 +102,7 @@ def best_peers(
             log2_scale, rays, calibration, info.K, info.width, info.distortion_model
         )
     psi = np.arctan2(bearing[:, 1], bearing[:, 0])
-    return Predictions(index, uv, psi, distance, distance[:, None] * rays, led_probability)
+    return Predictions(index, uv, psi, distance, distance[:, None] * rays, led_probability, confidence)
 
 
 def mean_predictor(true: Predictions) -> Predictions:
@@ -103,6 +115,7 @@ def mean_predictor(true: Predictions) -> Predictions:
         np.full(count, true.distance.mean()),
         np.tile(true.position.mean(0), (count, 1)),
         np.full_like(true.led_probability, 0.5),
+        np.full(count, 0.5),
     )
 
 
@@ -123,26 +136,41 @@ def score(said: Predictions, true: Predictions, led_directions: Array) -> Metric
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's and the mean predictor's answers and scores on one recording."""
+    """A model's and the mean predictor's answers and scores on one recording.
+
+    `presence` is the ROC area [%] of the model's confidence, over the images with and `absent` images without
+    a visible peer; NaN when absent is 0.
+    """
 
     info: RecordingInfo
     true: Predictions
     said: Predictions
     model: Metrics
     mean: Metrics
+    presence: float
+    absent: int
 
 
 def evaluate(model: str | Path, recording: Recording) -> Evaluation:
     """Score an exported model on a recording with ground truth."""
     true = truth(recording)
-    return compare(recording.info, true, predict(PeerEstimator(model), recording, true.index))
+    answers = predict(PeerEstimator(model), recording, np.arange(len(recording)))
+    return compare(recording.info, true, answers)
 
 
-def compare(info: RecordingInfo, true: Predictions, said: Predictions) -> Evaluation:
-    """Score what was said of some images of a recording."""
+def compare(info: RecordingInfo, true: Predictions, answers: Predictions) -> Evaluation:
+    """Score the answers to some images of a recording, those of `true` and some that show no peer."""
+    present = np.isin(answers.index, true.index)
+    said = answers.of(present)
     directions = np.asarray(info.led_directions, float)
     return Evaluation(
-        info, true, said, score(said, true, directions), score(mean_predictor(true), true, directions)
+        info,
+        true,
+        said,
+        score(said, true, directions),
+        score(mean_predictor(true), true, directions),
+        metrics.presence_auc(answers.confidence, present),
+        int((~present).sum()),
     )
 
 
@@ -157,14 +185,21 @@ COLUMNS = (
 )
 
 
-def table(rows: dict[str, Metrics]) -> str:
+def table(rows: Mapping[str, Metrics]) -> str:
     """The rows as a text table; what is not known is a dash."""
+    return text_table(
+        [title for _, title in COLUMNS],
+        {name: [row.as_dict()[key] for key, _ in COLUMNS] for name, row in rows.items()},
+    )
+
+
+def text_table(titles: Sequence[str], rows: Mapping[str, Sequence[float]]) -> str:
+    """Named rows of numbers under titles, as aligned text with three digits; NaN is a dash."""
 
     def cell(value: float) -> str:
         return "-" if np.isnan(value) else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
-    lines = [["", *(title for _, title in COLUMNS)]]
-    lines += [[name, *(cell(row.as_dict()[key]) for key, _ in COLUMNS)] for name, row in rows.items()]
+    lines = [["", *titles], *([name, *map(cell, values)] for name, values in rows.items())]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's metrics (Carlotti, Nava, Giusti, CoRL 2025, table 1), one function a metric, numpy only.
 
+Below them is what the paper does not measure: whether peers are found at all, and each of several.
+
 Unless said otherwise a metric takes arrays over N images in which the peer is visible, predictions first.
 A prediction of NaN (nothing detected) counts as the worst possible answer, never as a missing row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -104,3 +107,52 @@ def led_auc(
     facing = np.abs(angle) < FACING_LIMIT
     areas = [roc_area(probability[facing[:, k], k], states[facing[:, k], k]) for k in range(states.shape[1])]
     return 100 * float(np.nanmean(areas)) if not np.all(np.isnan(areas)) else float("nan")
+
+
+def presence_auc(confidence: ArrayLike, present: ArrayLike) -> float:
+    """ROC area [%] of the best confidence (N,) in telling images with a peer, `present` (N,), from others.
+
+    A missing confidence (NaN) counts as 0: nothing was detected.
+    """
+    return 100 * roc_area(np.nan_to_num(np.asarray(confidence, float), nan=0.0), present)
+
+
+def match_detections(uv: ArrayLike, uv_true: ArrayLike, limit: float) -> NDArray[np.int64]:
+    """Which peer (P, 2) each detection (M, 2), by falling confidence, has found: index (M,), -1 for none.
+
+    As bop_toolkit's `match_poses`: in the order of confidence, each detection takes the nearest peer within
+    `limit` [px] that no other has taken. A peer at NaN cannot be found.
+    """
+    uv, uv_true = np.asarray(uv, float).reshape(-1, 2), np.asarray(uv_true, float).reshape(-1, 2)
+    found = np.full(len(uv), -1)
+    if not len(uv_true):
+        return found
+    errors = np.linalg.norm(uv[:, None] - uv_true[None], axis=2)
+    errors[np.isnan(errors)] = np.inf
+    for detection, error in enumerate(errors):
+        nearest = int(error.argmin())
+        if error[nearest] <= limit:
+            found[detection] = nearest
+            errors[:, nearest] = np.inf
+    return found
+
+
+def recall_and_precision(
+    uv: Sequence[ArrayLike], uv_true: Sequence[ArrayLike], visible: Sequence[ArrayLike], limit: float
+) -> tuple[float, float]:
+    """Recall and precision [%] over images with detections (M, 2) and peers (P, 2), `visible` or not (P,).
+
+    Recall is the share of visible peers that are found, precision the share of detections that have found one
+    (see `match_detections`). A peer that is not visible, in the picture but hidden, is what PASCAL VOC calls
+    difficult: missing it is no miss, and what finds it is left out. NaN without peers or detections.
+    """
+    peers = right = wrong = 0
+    for detected, true, seen in zip(uv, uv_true, visible, strict=True):
+        found = match_detections(detected, true, limit)
+        seen = np.asarray(seen, bool)
+        peers += int(seen.sum())
+        right += int(seen[found[found >= 0]].sum())
+        wrong += int((found < 0).sum())
+    recall = 100 * right / peers if peers else float("nan")
+    precision = 100 * right / (right + wrong) if right + wrong else float("nan")
+    return recall, precision

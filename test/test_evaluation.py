@@ -27,8 +27,13 @@ K = np.array([[FOCAL, 0, CENTRE[0]], [0, FOCAL, CENTRE[1]], [0, 0, 1]])
 WHITE = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
 
 
-def write_recording(path: Path, poses: np.ndarray, led_names=DEFAULT_LED_NAMES) -> Path:
-    """White pictures, in which the fake model sees a peer in the centre, with these true poses."""
+def write_recording(
+    path: Path, poses: np.ndarray, led_names=DEFAULT_LED_NAMES, without_peer: int = 0
+) -> Path:
+    """White pictures, in which the fake model sees a peer in the centre, with these true poses.
+
+    After them dark ones without a peer, in which the fake model is less sure of seeing one.
+    """
     info = RecordingInfo(
         led_names=led_names,
         led_directions=DEFAULT_LED_DIRECTIONS,
@@ -44,6 +49,9 @@ def write_recording(path: Path, poses: np.ndarray, led_names=DEFAULT_LED_NAMES) 
             stamp = 10**9 * (index + 1)
             states = np.array([index % 2, 1 - index % 2, 1, 0], np.float32)
             writer.append(encode_image(WHITE, "jpeg"), stamp, stamp, states, stamp - 1, pose)
+        for index in range(without_peer):
+            stamp = 10**9 * (len(poses) + index + 1)
+            writer.append(encode_image(WHITE // 4, "jpeg"), stamp, stamp, np.zeros(4), stamp - 1)
     return path
 
 
@@ -95,6 +103,22 @@ def test_without_calibration_distances_are_refused_not_guessed(tmp_path, capsys)
         "errors.png",
         "bearings.png",
     }
+
+
+def test_images_without_a_peer_are_scored_for_presence_alone(tmp_path, capsys):
+    model = write_fake_model(tmp_path / "model.onnx")
+    poses = straight_ahead([1.0, 2.0], math.pi / 2)
+    rows = []
+    for absent in (0, 3):
+        recording = write_recording(tmp_path / f"{absent}.h5", poses, without_peer=absent)
+        assert main(["evaluate", str(model), str(recording)]) == 0
+        said = capsys.readouterr().out
+        assert ("ROC area 100 % of the confidence, 2 images with a visible peer against 3" in said) == (
+            absent > 0
+        )
+        assert main(["evaluate", str(model), str(recording), "--json"]) == 0
+        rows.append(capsys.readouterr().out)
+    assert rows[0] == rows[1] and json.loads(rows[0])["n"] == 2
 
 
 def test_pictures_without_a_peer_do_not_count(tmp_path, capsys):

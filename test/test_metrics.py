@@ -58,3 +58,30 @@ def test_led_auc_ignores_leds_that_face_away():
     probability = np.array([[0.9, 0.9], [0.1, 0.1], [0.8, 0.1], [0.2, 0.9]])
     assert metrics.led_auc(probability, states, psi, directions) == pytest.approx(100)
     assert metrics.led_auc(probability, states, psi + np.pi, directions) == pytest.approx(0)
+
+
+def test_presence_auc_compares_confidences_and_takes_a_missing_one_for_none():
+    present = [True, True, False, False]
+    assert metrics.presence_auc([0.9, 0.6, 0.4, 0.7], present) == pytest.approx(75)
+    assert metrics.presence_auc([0.9, 0.6, 0.4, float("nan")], present) == pytest.approx(100)
+    assert np.isnan(metrics.presence_auc([0.9, 0.6], [True, True]))
+
+
+def test_detections_take_the_nearest_free_peer_in_the_order_of_confidence():
+    peers = [[0, 0], [10, 0], [np.nan, np.nan]]
+    assert metrics.match_detections([[1, 0], [2, 0], [0, 0]], peers, 20).tolist() == [0, 1, -1]
+    assert metrics.match_detections([[30, 0], [31, 0]], peers, 20).tolist() == [1, -1]
+    assert metrics.match_detections([[0, 0]], [], 20).tolist() == [-1]
+    assert metrics.match_detections([], peers, 20).tolist() == []
+
+
+def test_recall_and_precision_count_over_all_images():
+    detected = [[[0, 0], [1, 1], [100, 100]], [[50, 50]], []]
+    peers = [[[0, 0], [100, 110]], [[50, 55], [80, 80]], [[5, 5]]]
+    visible = [[True, True], [False, True], [True]]
+    recall, precision = metrics.recall_and_precision(detected, peers, visible, 20)
+    # Two of the first image. The second image's detection is of a hidden peer: neither right nor wrong.
+    assert recall == pytest.approx(100 * 2 / 4)
+    # The second detection on one robot is wrong.
+    assert precision == pytest.approx(100 * 2 / 3)
+    assert np.isnan(metrics.recall_and_precision([[]], [[[0, 0]]], [[False]], 20)).all()

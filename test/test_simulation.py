@@ -90,6 +90,30 @@ def test_leds_change_between_pictures_and_hold_their_state():
         assert (np.diff(changes) >= 2).all(), "held for 150 ms at least"
 
 
+@pytest.mark.parametrize("state", [0, 1])
+def test_leds_can_be_forced_without_changing_anything_else(state):
+    settings = {"scene_frames": 3, "rate": 5.0}
+    drawn, forced = frames_of(6, **settings), frames_of(6, led_state=state, **settings)
+    for one, other in zip(drawn, forced, strict=True):
+        assert one.stamp_ns == other.stamp_ns
+        assert np.array_equal(one.poses, other.poses) and np.array_equal(one.valid, other.valid)
+        assert (other.led_states == state).all()
+        # LEDs and their glow are a small part of the picture; a shifted seed would change most of it.
+        assert (np.abs(one.rgb.astype(int) - other.rgb).max(2) > 12).mean() < 0.1
+    assert any(not np.array_equal(one.rgb, other.rgb) for one, other in zip(drawn, forced, strict=True))
+
+
+def test_a_recording_comes_with_the_poses_of_all_peers(tmp_path):
+    path = tmp_path / "two.h5"
+    settings = {"seed": 5005, **SMALL, "peers": 2, "scene_frames": 1}
+    poses, visible = simulate.write_recording(path, settings, count=3)
+    frames = frames_of(3, seed=5005, peers=2, scene_frames=1, rate=simulate.RATE)
+    np.testing.assert_array_equal(poses, [frame.poses for frame in frames])
+    np.testing.assert_array_equal(visible, [frame.valid for frame in frames])
+    with Recording(path) as recording:
+        np.testing.assert_array_equal(recording.ground_truth().valid, visible[:, 0])
+
+
 def test_peers_at_a_distance_stand_there_in_view():
     simulation = Simulation(seed=5, width=320, height=180, scene_frames=2, distance=1.5)
     frames = [simulation.step() for _ in range(6)]
@@ -212,7 +236,8 @@ def test_geometry_agrees_on_psi():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"peers": 0}, {"absent": 1.5}, {"rate": 0.0}, {"width": 8}, {"distance": 9.0}]
+    "settings",
+    [{"peers": 0}, {"absent": 1.5}, {"rate": 0.0}, {"width": 8}, {"distance": 9.0}, {"led_state": 0.5}],
 )
 def test_impossible_simulations_are_refused(settings):
     with pytest.raises(LedposeError, match="must be"):

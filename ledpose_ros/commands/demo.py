@@ -317,6 +317,7 @@ def predictions(info: RecordingInfo, poses: list[Array], led_probability: list[A
         distance=np.linalg.norm(stacked[:, :3], axis=1),
         position=stacked[:, :3],
         led_probability=np.array(led_probability),
+        confidence=np.isfinite(stacked[:, 0]).astype(float),  # it was published, that is all that is known
     )
 
 

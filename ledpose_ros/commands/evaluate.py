@@ -31,6 +31,11 @@ def run(args: argparse.Namespace) -> None:
             print(json.dumps({key: None if math.isnan(value) else value for key, value in row.items()}))
         else:
             print(table({args.model.name: evaluation.model, "mean predictor": evaluation.mean}))
+            if evaluation.absent:
+                print(
+                    f"Presence: ROC area {evaluation.presence:.3g} % of the confidence, {evaluation.model.n} "
+                    f"images with a visible peer against {evaluation.absent} without."
+                )
             if math.isnan(evaluation.model.E_d):
                 print("The model is not calibrated, so it has no distances: run `ledpose calibrate` on it.")
         if args.plots:

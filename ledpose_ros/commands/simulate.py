@@ -6,6 +6,8 @@ import os
 import signal
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -62,34 +64,49 @@ def run(args: argparse.Namespace) -> None:
         "height": height,
         "peers": args.peers,
         "absent": args.absent,
-        "rate": RATE,
         "scene_frames": args.scene_frames,
         "dim": args.dim,
         "distance": args.distance,
     }
+    write_recording(args.output, settings, args.count, args.workers)
+
+
+def write_recording(
+    path: str | Path, settings: dict[str, Any], count: int, workers: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write `count` pictures of the `Simulation` with these settings over the defaults RATE and SCENE_FRAMES.
+
+    Returns what a recording has no room for: poses (count, P, 7) in the optical frame of all P peers, NaN in
+    scenes without any, and which of them are seen, bool (count, P). `workers` processes render.
+    """
+    settings = {"rate": RATE, "scene_frames": SCENE_FRAMES, **settings}
+    scene_frames, peers = settings["scene_frames"], settings.get("peers", 1)
+    poses, visible = np.full((count, peers, 7), np.nan), np.zeros((count, peers), bool)
     scenes = [
-        _Scene(settings, index, min(args.scene_frames, args.count - first))
-        for index, first in enumerate(range(0, args.count, args.scene_frames))
+        _Scene(settings, index, min(scene_frames, count - first))
+        for index, first in enumerate(range(0, count, scene_frames))
     ]
-    workers = min(args.workers, len(scenes))
     with (
-        RecordingWriter(args.output, Simulation(**settings).info, with_ground_truth=True) as writer,
-        get_context("spawn").Pool(workers, _prepare_worker) as pool,
-        tqdm(total=args.count, unit="image") as progress,
+        RecordingWriter(path, Simulation(**settings).info, with_ground_truth=True) as writer,
+        get_context("spawn").Pool(min(workers, len(scenes)), _prepare_worker) as pool,
+        tqdm(total=count, unit="image") as progress,
     ):
         # Each scene depends on the seed and its index alone, so the recording on nothing else.
         for samples in pool.imap(_render, scenes):
             for sample in samples:
+                poses[len(writer), : len(sample.poses)] = sample.poses
+                visible[len(writer), : len(sample.valid)] = sample.valid
                 writer.append(
                     sample.image,
                     sample.stamp_ns,
                     sample.stamp_ns,
                     sample.led_states,
                     sample.led_stamp_ns,
-                    pose=sample.pose,
+                    pose=sample.poses[0] if sample.valid[:1].any() else None,
                 )
             writer.commit()
             progress.update(len(samples))
+    return poses, visible
 
 
 @dataclass(frozen=True)
@@ -103,13 +120,14 @@ class _Scene:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A row of the recording."""
+    """A `Frame` with its picture encoded."""
 
     image: bytes
     stamp_ns: int
     led_states: np.ndarray
     led_stamp_ns: int
-    pose: np.ndarray | None
+    poses: np.ndarray
+    valid: np.ndarray
 
 
 def _prepare_worker() -> None:
@@ -128,7 +146,8 @@ def _render(scene: _Scene) -> list[_Sample]:
                 frame.stamp_ns,
                 frame.led_states,
                 frame.led_stamp_ns,
-                frame.poses[0] if frame.valid[:1].any() else None,
+                frame.poses,
+                frame.valid,
             )
         )
     simulation.close()

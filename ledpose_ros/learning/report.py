@@ -298,7 +298,7 @@ def _sampled_truth(recording: Recording, indices: Sequence[int]) -> evaluation.P
     if ground_truth is None or not ground_truth.valid[indices].any():
         return None
     true = evaluation.truth(recording)
-    return true.at(np.flatnonzero(np.isin(true.index, indices)))
+    return true.of(np.isin(true.index, indices))
 
 
 def _fitting_calibration(

@@ -45,8 +45,9 @@ class Simulation:
     and leave a gap between scenes. A share `absent` of the scenes has no peer. LEDs change half-way between
     two pictures. `dim` darkens the rooms and keeps peers within 1.6 m, which makes LEDs easy to
     discover: a first recording to learn from. With `distance` [m] the peers stand still at that range:
-    pictures to calibrate on. `first_scene` starts later in the same sequence: so several processes share one
-    recording.
+    pictures to calibrate on. With `led_state` (0 off, 1 on) all LEDs keep it, and all else stays as without:
+    does it matter what they show? `first_scene` starts later in the same sequence: so several processes share
+    one recording.
     """
 
     def __init__(
@@ -61,18 +62,21 @@ class Simulation:
         first_scene: int = 0,
         dim: bool = False,
         distance: float | None = None,
+        led_state: float | None = None,
     ):
         if peers < 1 or not 0 <= absent <= 1 or rate <= 0 or min(width, height) < 32:
             raise LedposeError(
                 f"cannot simulate peers={peers}, absent={absent}, rate={rate}, size {width}x{height}: "
                 "peers must be at least 1, absent in 0..1, rate above 0 and the size at least 32x32"
             )
+        if led_state not in (None, 0, 1):
+            raise LedposeError(f"cannot simulate LEDs in state {led_state}: it must be 0 (off) or 1 (on)")
         if distance is not None and not NEAREST <= distance <= FARTHEST:
             raise LedposeError(
                 f"cannot simulate a peer at {distance} m: it must be within {NEAREST} and {FARTHEST} m"
             )
         self.seed, self.width, self.height, self.peers, self.absent = seed, width, height, peers, absent
-        self.scene_frames, self.dim, self.distance = scene_frames, dim, distance
+        self.scene_frames, self.dim, self.distance, self.led_state = scene_frames, dim, distance, led_state
         self.period_ns = round(1e9 / rate)
         self.scene_index, self.frame_index = first_scene, 0
         self.scene: Scene | None = None
@@ -125,15 +129,21 @@ class Simulation:
         self.stamp_ns = SCENE_GAP_NS + self.scene_index * span_ns
         leds = (self.peers, len(DEFAULT_LED_NAMES))
         self.led_states = self.rng.integers(0, 2, leds).astype(np.float32)
+        if self.led_state is not None:
+            self.led_states[:] = self.led_state
         self.led_stamps = np.full(leds, self.stamp_ns - SCENE_GAP_NS // 2)
         is_empty = self.rng.random() < self.absent
         peers = 0 if is_empty else self.peers
         return Scene(self.rng, self.width, self.height, peers, self.dim, self.distance)
 
     def _switch_leds(self, now_ns: int) -> None:
-        """Let each LED that has held its state long enough change it, by chance, at `now_ns`."""
+        """Let each LED that has held its state long enough change it, by chance, at `now_ns`.
+
+        Chance is asked even of LEDs that keep their state, so that all that is drawn later stays the same.
+        """
         probability = 1 - np.exp(-self.period_ns / 1e9 / LED_TIME_CONSTANT)
         may_change = now_ns - self.led_stamps >= LED_HOLD_NS
         switches = may_change & (self.rng.random(self.led_states.shape) < probability)
-        self.led_states[switches] = 1 - self.led_states[switches]
-        self.led_stamps[switches] = now_ns
+        if self.led_state is None:
+            self.led_states[switches] = 1 - self.led_states[switches]
+            self.led_stamps[switches] = now_ns

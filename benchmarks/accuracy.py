@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How accurate models are, in rooms that they have not seen, beside the paper and beside what is required.
+
+Of several models, such as training runs with different seeds, the mean and the spread (standard deviation)
+are shown as well. The recordings are rendered at the first run and then reused.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks.adaptation import KnownDistance, adapt_and_score, split
+from benchmarks.bias import bias_tables, distance_bias, plot_bias, position_bias
+from benchmarks.command import add_data_argument, run_command
+from benchmarks.degradations import DEGRADATIONS
+from benchmarks.recordings import (
+    ABSENT,
+    LEDS_OFF,
+    LEDS_ON,
+    SETS,
+    TEST,
+    THREE_PEERS,
+    TWO_PEERS,
+    BenchmarkSet,
+    peers_of,
+    provide,
+)
+from ledpose_ros import metrics
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.evaluation import COLUMNS, Predictions, mean_predictor, predict, score, text_table, truth
+from ledpose_ros.geometry import project
+from ledpose_ros.metrics import Metrics
+from ledpose_ros.model_metadata import default_model_path
+from ledpose_ros.parameters import NODE_PARAMETERS
+from ledpose_ros.recording import Recording
+
+ERRORS = ("E_uv", "E_psi", "E_d", "E_xyz")
+"""Columns in which less is better; in the others it is more."""
+TITLES = [title for _, title in COLUMNS]
+
+NAN = float("nan")
+PAPER = {
+    "paper: mean predictor": (141, 86, 34, 116, 10, 50, NAN),
+    "paper: self-supervised": (17, 17, 24, 54, 70, 98, NAN),
+    "paper: self-supervised, out of domain": (27, 55, 60, 66, 29, 89, NAN),
+    "paper: CNOS (3-D model)": (13, 72, 35, 77, 25, NAN, NAN),
+    "paper: upper bound (pose labels)": (18, 14, 11, 33, 93, 99, NAN),
+}
+"""Table 1 of Carlotti, Nava, Giusti, CoRL 2025 (arXiv 2509.10405), on a test set of real robots, 640x360."""
+REQUIRED = {"E_uv": 12, "E_psi": 14, "E_d": 11, "E_xyz": 33, "gamma": 93, "auc": 99}
+AIM = {"E_uv": 5, "E_psi": 6, "E_d": 5, "E_xyz": 12, "gamma": 98, "auc": 99.5}
+ALLOWED_RATIO = 1.3
+"""How much larger errors may be with all LEDs off or on than with random states."""
+REQUIRED_PRESENCE = 97
+REQUIRED_DETECTION = 90
+DETECTION_LIMIT = 20.0
+"""Distance [px] within which a detection has found a peer."""
+MIN_CONFIDENCE = next(
+    cast(float, p.default) for p in NODE_PARAMETERS["estimator"] if p.name == "min_confidence"
+)
+"""Confidence from which on the estimator node publishes a peer."""
+
+Row = Sequence[float]
+
+
+def row_of(scores: Metrics) -> list[float]:
+    """The metrics in the order of the table."""
+    return list(scores.as_dict().values())
+
+
+def limits_row(limits: Mapping[str, float]) -> list[float]:
+    """Required or aimed at, in the order of the table."""
+    return [limits.get(key, NAN) for key, _ in COLUMNS]
+
+
+def met(values: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+    """The columns whose value is as good as its limit; what is unknown is not."""
+    return [
+        key
+        for key, limit in limits.items()
+        if (values[key] <= limit if key in ERRORS else values[key] >= limit)
+    ]
+
+
+def with_spread(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """The rows, and of several their mean and spread, the standard deviation."""
+    if len(rows) < 2:
+        return dict(rows)
+    values = np.array(list(rows.values()), float)
+    return {**rows, "mean": values.mean(0).tolist(), "spread": values.std(0, ddof=1).tolist()}
+
+
+def error_ratios(scores: Metrics, usual: Metrics) -> dict[str, float]:
+    """Errors as multiples of the usual ones."""
+    return {key: getattr(scores, key) / getattr(usual, key) for key in ERRORS}
+
+
+def names_of(models: Iterable[Path]) -> list[str]:
+    """File names without suffix where they differ, otherwise whole paths."""
+    models = list(models)
+    stems = [model.stem for model in models]
+    return stems if len(set(stems)) == len(stems) else [str(model) for model in models]
+
+
+# --- measuring ----------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """The benchmark's recordings, opened, and what is true of them."""
+
+    def __init__(self, directory: Path, files: ExitStack) -> None:
+        self.directory = directory
+        self.recordings = {
+            wanted: files.enter_context(Recording(provide(wanted, directory))) for wanted in SETS
+        }
+        self.true = {wanted: truth(self.recordings[wanted]) for wanted in (TEST, LEDS_OFF, LEDS_ON)}
+        for forced in (LEDS_OFF, LEDS_ON):
+            if not np.array_equal(self.true[forced].position, self.true[TEST].position):
+                raise LedposeError(
+                    f"{forced.path(directory)} and {TEST.path(directory)} do not show the same poses: "
+                    "remove both, and they are rendered anew"
+                )
+
+    def score(self, said: Predictions, wanted: BenchmarkSet) -> Metrics:
+        """The row of what was said of a set."""
+        return score(said, self.true[wanted], np.asarray(self.recordings[wanted].info.led_directions))
+
+    def predict(self, estimator: PeerEstimator, wanted: BenchmarkSet) -> Predictions:
+        """What the model says of the images of a set in which the peer is visible."""
+        return predict(estimator, self.recordings[wanted], self.true[wanted].index)
+
+
+def measure(model: Path, bench: Bench) -> dict[str, Any]:
+    """All figures of a model, ready for JSON but for the Metrics and the arrays of quartiles."""
+    estimator = PeerEstimator(model)
+    test, true = bench.recordings[TEST], bench.true[TEST]
+    said = bench.predict(estimator, TEST)
+    absent = bench.recordings[ABSENT]
+    confidence = predict(estimator, absent, np.arange(len(absent))).confidence
+    recall, precision = several_peers(estimator, bench)
+    return {
+        "accuracy": bench.score(said, TEST),
+        "leds": {
+            "all off": bench.score(bench.predict(estimator, LEDS_OFF), LEDS_OFF),
+            "all on": bench.score(bench.predict(estimator, LEDS_ON), LEDS_ON),
+        },
+        "presence": metrics.presence_auc(
+            np.concatenate([said.confidence, confidence]),
+            np.arange(len(said.index) + len(absent)) < len(said.index),
+        ),
+        "recall": recall,
+        "precision": precision,
+        "robustness": {
+            name: bench.score(predict(estimator, test, true.index, change), TEST)
+            for name, change in DEGRADATIONS.items()
+        },
+        "position_bias": position_bias(said, true, float(test.info.K[0, 0])),
+        "distance_bias": distance_bias(said, true),
+    }
+
+
+def several_peers(estimator: PeerEstimator, bench: Bench) -> tuple[float, float]:
+    """Recall and precision [%] with two and three peers, of what the estimator node would publish."""
+    found, peers, seen = [], [], []
+    for wanted in (TWO_PEERS, THREE_PEERS):
+        recording = bench.recordings[wanted]
+        info = recording.info
+        camera = info.K, info.D, info.distortion_model
+        for index, (poses, visible) in enumerate(zip(*peers_of(wanted, bench.directory), strict=True)):
+            estimates = estimator.estimate(recording.image(index), *camera, MIN_CONFIDENCE)
+            found.append([peer.uv for peer in estimates])
+            peers.append(project(poses[:, :3], *camera))
+            seen.append(visible)
+    return metrics.recall_and_precision(found, peers, seen, DETECTION_LIMIT)
+
+
+# --- reporting ----------------------------------------------------------------------------------------------
+
+
+def report(results: Mapping[str, Mapping[str, Any]], mean: Metrics) -> str:
+    """Everything that was measured of the models, by name, as text; `mean` is the mean predictor's row."""
+    return "\n\n".join(
+        [
+            accuracy_section({name: result["accuracy"] for name, result in results.items()}, mean),
+            leds_section(results),
+            shares_section(results),
+            robustness_section(results),
+            *(
+                f"== Bias of {name}: by true bearing in shares of the robot's length, by true distance\n"
+                + bias_tables(result["position_bias"], result["distance_bias"])
+                for name, result in results.items()
+            ),
+        ]
+    )
+
+
+def accuracy_section(scores: Mapping[str, Metrics], mean: Metrics) -> str:
+    """The main table, and which columns are as good as required."""
+    rows = with_spread({name: row_of(row) for name, row in scores.items()})
+    lines = [
+        "== Accuracy in unseen rooms",
+        text_table(
+            TITLES,
+            {
+                **rows,
+                "mean predictor": row_of(mean),
+                **PAPER,
+                "required": limits_row(REQUIRED),
+                "aim": limits_row(AIM),
+            },
+        ),
+    ]
+    for name in (name for name in rows if name != "spread"):
+        values = dict(zip((key for key, _ in COLUMNS), rows[name], strict=True))
+        reached = met(values, REQUIRED)
+        missed = [key for key in REQUIRED if key not in reached]
+        lines.append(
+            f"{name}: required met in {', '.join(reached) or 'nothing'}; missed in "
+            f"{', '.join(missed) or 'nothing'}; aim met in {', '.join(met(values, AIM)) or 'nothing'}"
+        )
+    return "\n".join(lines)
+
+
+def leds_section(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Rows and ratios with all LEDs off and on."""
+    ratios = {
+        f"{name}, {state}": error_ratios(scores, result["accuracy"])
+        for name, result in results.items()
+        for state, scores in result["leds"].items()
+    }
+    worst = np.max([list(row.values()) for row in ratios.values()])  # NaN if any is: unknown is not met
+    rows = {
+        f"{name}, {state}": row_of(scores)
+        for name, result in results.items()
+        for state, scores in {"random": result["accuracy"], **result["leds"]}.items()
+    }
+    return "\n".join(
+        [
+            "== LED states must not matter: the same scenes with all LEDs off and on",
+            text_table(TITLES, rows),
+            "",
+            "Errors as multiples of those with random states:",
+            text_table(ERRORS, {name: list(row.values()) for name, row in ratios.items()}),
+            f"Largest: {worst:.3g}, allowed {ALLOWED_RATIO}: {_verdict(worst <= ALLOWED_RATIO)}.",
+        ]
+    )
+
+
+def shares_section(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Presence and several peers."""
+    keys = ("presence", "recall", "precision")
+    rows = with_spread({name: [result[key] for key in keys] for name, result in results.items()})
+    limits = (REQUIRED_PRESENCE, REQUIRED_DETECTION, REQUIRED_DETECTION)
+    passed = [
+        all(value >= limit for value, limit in zip(rows[name], limits, strict=True)) for name in results
+    ]
+    return "\n".join(
+        [
+            "== Presence: ROC area of the confidence, images with against images without a peer\n"
+            "== Several peers: recall and precision with two and three of them, "
+            f"confidence from {MIN_CONFIDENCE}, within {DETECTION_LIMIT:g} px",
+            text_table(
+                ["presence [%]", "recall [%]", "precision [%]"], {**rows, "required, at least": limits}
+            ),
+            f"All of it: {_verdict(all(passed))}.",
+        ]
+    )
+
+
+def robustness_section(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Rows of degraded pictures."""
+    rows = {
+        f"{name}, {how}": row_of(scores)
+        for name, result in results.items()
+        for how, scores in {"as they are": result["accuracy"], **result["robustness"]}.items()
+    }
+    return f"== Robustness: the same pictures made worse\n{text_table(TITLES, rows)}"
+
+
+def adaptation_section(rows: Mapping[str, Metrics], mean: Metrics) -> str:
+    """Rows of another robot."""
+    table = text_table(
+        TITLES, {**{name: row_of(row) for name, row in rows.items()}, "mean predictor": row_of(mean)}
+    )
+    return f"== Another robot: scored on the second half, adapted to the first by LED states alone\n{table}"
+
+
+def _verdict(is_met: bool) -> str:
+    return "met" if is_met else "missed"
+
+
+def as_json(value: Any) -> Any:
+    """Dictionaries, lists and numbers of it, null for what is unknown."""
+    if isinstance(value, Metrics):
+        return as_json(value.as_dict())
+    if isinstance(value, Mapping):
+        return {key: as_json(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return [as_json(number) for number in value.tolist()]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- command ------------------------------------------------------------------------------------------------
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "models",
+        nargs="*",
+        type=Path,
+        default=[default_model_path()],
+        metavar="MODEL",
+        help="ONNX models, calibrated (the shipped one)",
+    )
+    add_data_argument(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as JSON")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the bias of each model there")
+    other = parser.add_argument_group("another robot")
+    other.add_argument(
+        "--other",
+        type=Path,
+        metavar="RECORDING",
+        help="with ground truth: adapt to its first half, score on its second",
+    )
+    other.add_argument("--calibration", type=Path, metavar="PICTURE", help="of the other robot")
+    other.add_argument("--distance", type=float, metavar="M", help="its range in the picture [m]")
+    other.add_argument("--focal-length", type=float, metavar="PX", help="of the picture's camera, in pixels")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    known = _known_distance(args)
+    for model in args.models:
+        PeerEstimator(model)  # A mistyped name is better told now than after an hour.
+    halves = None
+    if args.other:
+        with Recording(args.other) as recording:
+            halves = split(recording, args.data)
+    names = names_of(args.models)
+    with ExitStack() as files:
+        bench = Bench(args.data, files)
+        results = {name: measure(model, bench) for name, model in zip(names, args.models, strict=True)}
+        mean = bench.score(mean_predictor(bench.true[TEST]), TEST)
+    print(report(results, mean))
+    if args.plots:
+        for name, result in results.items():
+            path = args.plots / f"bias_{name.replace(os.sep, '_')}.png"
+            plot_bias(name, result["position_bias"], result["distance_bias"], path)
+            print(f"Wrote {path}.")
+    summary = {"models": results, "mean predictor": mean}
+    if halves is not None:
+        rows: dict[str, Metrics] = {}
+        for name, model in zip(names, args.models, strict=True):
+            found, mean_of_other = adapt_and_score(model, *halves, known)
+            rows |= {f"{name}, {how}": row for how, row in found.items()}
+        print(f"\n{adaptation_section(rows, mean_of_other)}")
+        summary["other robot"] = {**rows, "mean predictor": mean_of_other}
+    if args.json:
+        args.json.write_text(json.dumps(as_json(summary), indent=1) + "\n", encoding="utf-8")
+        print(f"Wrote {args.json}.")
+
+
+def _known_distance(args: argparse.Namespace) -> KnownDistance | None:
+    if (args.calibration is None) != (args.distance is None):
+        raise LedposeError("a calibration needs both the --calibration picture and its --distance")
+    if args.calibration is None:
+        return None
+    if not args.other:
+        raise LedposeError("--calibration is for another robot: give its recording with --other")
+    return KnownDistance(args.calibration, args.distance, args.focal_length)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(run, make_parser()))

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmark commands share."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.recordings import DEFAULT_DIRECTORY
+from ledpose_ros.cli import BAD_INPUT, INTERRUPTED
+from ledpose_ros.errors import LedposeError
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """The option --data."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DEFAULT_DIRECTORY,
+        metavar="DIR",
+        help="where the benchmark's recordings are kept (benchmarks/data)",
+    )
+
+
+def run_command(run: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
+    """Run a benchmark with the process's arguments; its exit status, as of `ledpose`."""
+    try:
+        run(parser.parse_args())
+    except LedposeError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0

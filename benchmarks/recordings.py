@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recordings that models are measured on: defined by their seeds, rendered once, then reused.
+
+Seeds from 1000 on are for benchmarks alone, so no model has seen their rooms, lights, textures or robots.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.recording import Recording
+
+DEFAULT_DIRECTORY = Path(__file__).parent / "data"
+SCENE_FRAMES = 4
+"""Pictures a scene: few, so that there are many rooms."""
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkSet:
+    """`count` pictures (640x360) of the `Simulation` with these settings."""
+
+    name: str
+    count: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_several_peers(self) -> bool:
+        """Whether the poses of all peers are kept beside the recording, which has room for the first's."""
+        return self.settings.get("peers", 1) > 1
+
+    def path(self, directory: Path) -> Path:
+        """The recording's file."""
+        return directory / f"{self.name}.h5"
+
+    def peers_path(self, directory: Path) -> Path:
+        """The file with the poses of all peers."""
+        return directory / f"{self.name}_peers.npz"
+
+
+TEST = BenchmarkSet("test", 1000, {"seed": 2001})
+# The same scenes as TEST, the same poses: only the LEDs differ.
+LEDS_OFF = BenchmarkSet("leds_off", 1000, {"seed": 2001, "led_state": 0})
+LEDS_ON = BenchmarkSet("leds_on", 1000, {"seed": 2001, "led_state": 1})
+ABSENT = BenchmarkSet("absent", 400, {"seed": 2002, "absent": 1.0})
+TWO_PEERS = BenchmarkSet("two_peers", 100, {"seed": 2003, "peers": 2})
+THREE_PEERS = BenchmarkSet("three_peers", 100, {"seed": 2004, "peers": 3})
+SETS = (TEST, LEDS_OFF, LEDS_ON, ABSENT, TWO_PEERS, THREE_PEERS)
+
+
+def provide(wanted: BenchmarkSet, directory: Path, workers: int | None = None) -> Path:
+    """The recording of a set, rendered by `workers` processes (all cores) unless it is in the directory.
+
+    Raises LedposeError for a recording there that cannot be this set.
+    """
+    path, peers_path = wanted.path(directory), wanted.peers_path(directory)
+    if not path.exists() or (wanted.has_several_peers and not peers_path.exists()):
+        _render(wanted, path, peers_path, workers or os.cpu_count() or 1)
+    with Recording(path) as recording:
+        if len(recording) != wanted.count:
+            raise LedposeError(
+                f"{path} holds {len(recording)} pictures instead of {wanted.count}: "
+                "remove it, and it is rendered anew"
+            )
+    return path
+
+
+def _render(wanted: BenchmarkSet, path: Path, peers_path: Path, workers: int) -> None:
+    # Imported here: recordings that are there need no MuJoCo.
+    from ledpose_ros.commands.simulate import write_recording
+
+    for left_over in (path, Path(f"{path}.part")):
+        left_over.unlink(missing_ok=True)
+    tqdm.write(f"Rendering {path}, {wanted.count} pictures.")
+    settings = {"scene_frames": SCENE_FRAMES, **wanted.settings}
+    poses, visible = write_recording(path, settings, wanted.count, workers)
+    if wanted.has_several_peers:
+        np.savez(peers_path, poses=poses, visible=visible)
+
+
+def peers_of(wanted: BenchmarkSet, directory: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (N, P, 7) of all peers in the optical frame and whether each is seen, bool (N, P)."""
+    with np.load(wanted.peers_path(directory)) as peers:
+        return peers["poses"], peers["visible"]

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks compute, on a handful of numbers; the benchmarks themselves take minutes."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from fake_model import write_fake_model
+from test_evaluation import straight_ahead, write_recording
+from toy import write_toy_recording
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.evaluation import Predictions
+from ledpose_ros.metrics import Metrics
+from ledpose_ros.recording import Recording
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from benchmarks import accuracy, adaptation, bias, loading, recordings
+from benchmarks.degradations import DEGRADATIONS
+
+GOOD = Metrics(E_uv=12.0, E_psi=5.0, E_d=4.0, E_xyz=10.0, gamma=93.0, auc=99.9, n=2)
+BAD = Metrics(E_uv=24.0, E_psi=80.0, E_d=math.nan, E_xyz=math.nan, gamma=math.nan, auc=50.0, n=2)
+CAMERA_FOCAL_LENGTH = 100.0
+
+
+def predictions(
+    psi: list[float], distance: list[float], uv_offset: tuple[float, float] = (0, 0)
+) -> Predictions:
+    """Peers straight ahead, at these bearings [rad] and distances [m]; the image position is moved."""
+    count = len(psi)
+    position = np.zeros((count, 3))
+    position[:, 2] = distance
+    return Predictions(
+        index=np.arange(count),
+        uv=np.tile(np.array(uv_offset, float), (count, 1)),
+        psi=np.array(psi, float),
+        distance=np.array(distance, float),
+        position=position,
+        led_probability=np.full((count, 4), 0.5),
+        confidence=np.ones(count),
+    )
+
+
+def test_benchmark_seeds_are_never_training_seeds():
+    assert all(wanted.settings["seed"] >= 1000 for wanted in (*recordings.SETS, loading.SIMULATED))
+
+
+def test_a_recording_that_is_there_is_reused_and_a_wrong_one_refused(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", count=3)
+    wanted = recordings.BenchmarkSet("toy", 3)
+    before = (tmp_path / "toy.h5").read_bytes()
+    assert recordings.provide(wanted, tmp_path) == tmp_path / "toy.h5"
+    assert (tmp_path / "toy.h5").read_bytes() == before
+    with pytest.raises(LedposeError, match="holds 3 pictures instead of 4"):
+        recordings.provide(recordings.BenchmarkSet("toy", 4), tmp_path)
+
+
+def test_limits_count_from_their_own_value_on_and_the_unknown_meets_none():
+    assert accuracy.met(GOOD.as_dict(), accuracy.REQUIRED) == list(accuracy.REQUIRED)
+    assert accuracy.met(GOOD.as_dict(), accuracy.AIM) == ["E_psi", "E_d", "E_xyz", "auc"]
+    assert accuracy.met(BAD.as_dict(), accuracy.REQUIRED) == []
+
+
+def test_several_models_get_mean_and_standard_deviation():
+    rows = accuracy.with_spread({"a": [1.0, 2.0], "b": [3.0, 2.0]})
+    assert rows["mean"] == [2.0, 2.0] and rows["spread"] == pytest.approx([math.sqrt(2), 0.0])
+    assert set(accuracy.with_spread({"a": [1.0]})) == {"a"}
+
+
+def test_models_are_called_by_what_tells_them_apart(tmp_path):
+    assert accuracy.names_of([tmp_path / "a.onnx", tmp_path / "b.onnx"]) == ["a", "b"]
+    same = [tmp_path / "a" / "model.onnx", tmp_path / "b" / "model.onnx"]
+    assert accuracy.names_of(same) == [str(path) for path in same]
+
+
+def results(leds_on: Metrics) -> dict[str, dict]:
+    said = true = predictions([0.0, math.pi / 2], [1.0, 2.0])
+    return {
+        "model": {
+            "accuracy": GOOD,
+            "leds": {"all off": GOOD, "all on": leds_on},
+            "presence": 98.0,
+            "recall": 89.0,
+            "precision": 95.0,
+            "robustness": {"blur": BAD},
+            "position_bias": bias.position_bias(said, true, CAMERA_FOCAL_LENGTH),
+            "distance_bias": bias.distance_bias(said, true),
+        }
+    }
+
+
+def test_the_report_says_what_is_met():
+    text = accuracy.report(results(GOOD), BAD)
+    assert "model: required met in E_uv, E_psi, E_d, E_xyz, gamma, auc; missed in nothing" in text
+    assert "Largest: 1, allowed 1.3: met." in text
+    assert "All of it: missed." in text, "recall is below 90"
+    assert "nan" not in text
+
+
+def test_an_unknown_error_with_leds_forced_is_not_met():
+    assert "Largest: nan, allowed 1.3: missed." in accuracy.leds_section(results(BAD))
+
+
+def test_json_has_null_for_the_unknown():
+    written = json.loads(json.dumps(accuracy.as_json({"row": BAD, "models": results(GOOD)})))
+    assert written["row"]["E_d"] is None and written["row"]["auc"] == 50
+    assert written["models"]["model"]["position_bias"]["0 deg"][0] == 1
+
+
+def test_position_bias_is_in_robot_lengths_by_side_seen():
+    true = predictions([0.0, 0.1, math.pi, -math.pi], [1.0, 2.0, 1.0, 1.0])
+    said = predictions([0.0] * 4, [1.0] * 4, uv_offset=(16.0, -8.0))
+    found = bias.position_bias(said, true, CAMERA_FOCAL_LENGTH)
+    assert list(found) == [
+        "-180 deg",
+        "-135 deg",
+        "-90 deg",
+        "-45 deg",
+        "0 deg",
+        "45 deg",
+        "90 deg",
+        "135 deg",
+    ]
+    # A length of 0.32 m takes 32 px at 1 m and 16 px at 2 m.
+    count, _, du, _, _, dv, _ = found["-180 deg"]
+    assert (count, du, dv) == pytest.approx((2, 50, -25))
+    assert found["0 deg"][[0, 2]] == pytest.approx((2, 75))
+    assert found["90 deg"][0] == 0 and np.isnan(found["90 deg"][1:]).all()
+
+
+def test_distance_bias_is_positive_for_too_far():
+    found = bias.distance_bias(predictions([0, 0], [2.0, 1.5]), predictions([0, 0], [1.0, 3.0]))
+    assert found["1-1.5 m"][[0, 2]] == pytest.approx((1, 1))
+    assert found["3-3.5 m"][[0, 2]] == pytest.approx((1, -1))
+
+
+def test_bias_is_drawn_where_bins_are_empty_too(tmp_path):
+    found = results(GOOD)["model"]
+    bias.plot_bias("model", found["position_bias"], found["distance_bias"], tmp_path / "plots" / "bias.png")
+    assert (tmp_path / "plots" / "bias.png").stat().st_size > 0
+
+
+def test_degradations_leave_pictures_and_change_them():
+    picture = np.random.default_rng(0).integers(0, 256, (36, 64, 3), np.uint8)
+    for change in DEGRADATIONS.values():
+        changed = change(picture)
+        assert changed.dtype == np.uint8 and changed.shape == picture.shape
+        assert not np.array_equal(changed, picture) and np.array_equal(changed, change(picture))
+    assert DEGRADATIONS["brightness x 0.5"](picture).mean() == pytest.approx(picture.mean() / 2, abs=1)
+    assert DEGRADATIONS["brightness x 1.5"](picture).max() == 255
+
+
+def test_a_recording_is_split_into_a_half_without_and_a_half_with_ground_truth(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", count=5, with_ground_truth=True)
+    with Recording(tmp_path / "toy.h5") as whole:
+        for _ in range(2):  # Halves that are there already are replaced.
+            paths = adaptation.split(whole, tmp_path)
+        with Recording(paths[0]) as first, Recording(paths[1]) as second:
+            assert (len(first), len(second)) == (2, 3)
+            assert not first.has_ground_truth
+            assert np.array_equal(second.ground_truth().pose, whole.ground_truth().pose[2:])
+            assert np.array_equal(second.encoded_image(0), whole.encoded_image(2))
+            assert np.array_equal(first.led_states, whole.led_states[:2])
+
+
+def test_a_recording_without_ground_truth_is_not_split(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", count=2)
+    with Recording(tmp_path / "toy.h5") as whole, pytest.raises(LedposeError, match="no ground truth"):
+        adaptation.split(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--calibration", "picture.png"], "needs both"),
+        (["--calibration", "picture.png", "--distance", "1.5"], "--other"),
+        (["absent.onnx"], "absent.onnx does not exist"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_rendered(tmp_path, words, sentence):
+    arguments = accuracy.make_parser().parse_args([*words, "--data", str(tmp_path)])
+    with pytest.raises(LedposeError, match=sentence):
+        accuracy.run(arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_both_ways_of_loading_give_the_same_kind_of_pictures(tmp_path, half):
+    write_toy_recording(tmp_path / "toy.h5", count=2)
+    data = loading.load_recordings([tmp_path / "toy.h5"])
+    batch = next(iter(loading.whole_batches(data, half)))
+    single = loading.PicturesOneByOne(tmp_path / "toy.h5", half)[1]
+    assert batch.shape == (2, *single.shape) and batch.dtype == single.dtype
+    assert batch.abs().max() <= 1 and single.abs().max() <= 1
+
+
+def test_the_command_measures_a_model_on_recordings_that_are_there(tmp_path, capsys, monkeypatch):
+    """From end to end on a few white pictures, in whose centre the fake model sees a peer."""
+    poses = straight_ahead([1.0, 2.0], math.pi / 2)
+    poses[:, 0] += 0.01  # Ratios need errors.
+    counts = {"TEST": 2, "LEDS_OFF": 2, "LEDS_ON": 2, "ABSENT": 3, "TWO_PEERS": 2, "THREE_PEERS": 2}
+    sets = {name: recordings.BenchmarkSet(name, count) for name, count in counts.items()}
+    for name, wanted in sets.items():
+        monkeypatch.setattr(accuracy, name, wanted)
+        absent = 3 if name == "ABSENT" else 0
+        write_recording(wanted.path(tmp_path), [] if absent else poses, without_peer=absent)
+        np.savez(wanted.peers_path(tmp_path), poses=poses[:, None], visible=np.ones((2, 1), bool))
+    monkeypatch.setattr(accuracy, "SETS", tuple(sets.values()))
+    model = write_fake_model(tmp_path / "fake.onnx")
+    words = [str(model), "--data", str(tmp_path), "--json", str(tmp_path / "all.json")]
+    accuracy.run(accuracy.make_parser().parse_args([*words, "--plots", str(tmp_path / "plots")]))
+    assert "fake: required met in E_uv, E_psi" in capsys.readouterr().out
+    assert (tmp_path / "plots" / "bias_fake.png").exists()
+    found = json.loads((tmp_path / "all.json").read_text())["models"]["fake"]
+    assert found["accuracy"]["n"] == 2
+    # The peers that are absent show dark pictures, in which the fake model is less sure.
+    assert found["presence"] == 100
+    assert (found["recall"], found["precision"]) == (100, 100)
