@@ -74,9 +74,8 @@ def whole_batches(data: TrainingSet, half: bool) -> Iterable[Tensor]:
     """Batches as training makes them, (B, 3, H, W) in [-1, 1], without end."""
     generator = torch.Generator().manual_seed(0)
     for step in count():
-        indices = batch_indices(len(data), BATCH, 0, step)
-        pictures = data.halves_of(indices, CPU)[0] if half else data.batch(indices, CPU)[0]
-        yield varied(pictures, generator)
+        indices = batch_indices(np.arange(len(data)), data.bounds, BATCH, 0, step)
+        yield varied((data.halves_of if half else data.images_of)(indices, CPU), generator)
 
 
 def images_per_second(batches: Iterable[Tensor]) -> float:
@@ -103,7 +102,7 @@ class TimedTrainingSet(TrainingSet):
 
     waited = 0.0
 
-    def halves_of(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    def halves_of(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         start = time.perf_counter()
         found = super().halves_of(indices, device)
         TimedTrainingSet.waited += time.perf_counter() - start
@@ -140,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure and print."""
     path = args.recording or provide(SIMULATED, args.data)
     data = load_recordings([path])
-    height, width = data.images.shape[1:3]
+    width, height = data.input_size
     rows: dict[str, list[float]] = {}
     for workers in sorted({0, os.cpu_count() or 1}):
         rows[f"one by one, {workers} worker processes"] = [
