@@ -68,7 +68,7 @@ class Reader:
 
     metadata = METADATA
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self) -> None:
         self._rng = np.random.default_rng(1)
 
     def detect(self, rgb: np.ndarray) -> Detections:
