@@ -55,12 +55,15 @@ class Outlier:
 
 @dataclass(frozen=True)
 class _Sighting:
-    """What one picture says: c, the network's own deviation of it [octaves], the offset [sides] if known."""
+    """What one picture says: c, the network's own deviation of it [octaves], the offset [sides] if known.
+
+    Only the height counts: over all views, LEDs are seen left of the reference point as often as right.
+    """
 
     name: str
     c: float
     spread: float
-    offset: NDArray[np.float64] | None
+    offset: float | None
 
 
 def pinhole_matrix(focal_length: float, width: int, height: int) -> NDArray[np.float64]:
@@ -86,7 +89,7 @@ def calibrate(
     width: int | None = None
     best_confidence = 0.0
     known = estimator.metadata.calibration
-    known_offset = known.offset if known else (0.0, 0.0)
+    known_offset = known.offset if known else 0.0
     for picture in pictures:
         _check(picture, width)
         width = picture.rgb.shape[1]
@@ -102,7 +105,7 @@ def calibrate(
         offset = None
         if picture.reference is not None:
             # The known offset is in seen.uv already.
-            offset = known_offset + (uv[0] - seen.uv[0]) / seen.window_side[0]
+            offset = known_offset + float((uv[0, 1] - seen.uv[0, 1]) / seen.window_side[0])
         c = float(np.log2(depth) - seen.log2_scale[0])
         sightings.append(_Sighting(picture.name, c, float(seen.spread[0, 2]), offset))
     if width is None:
@@ -115,7 +118,6 @@ def calibrate(
     used, outliers = _split(sightings)
     constants = [sighting.c for sighting in used]
     offsets = [sighting.offset for sighting in used if sighting.offset is not None]
-    du, dv = np.median(offsets, axis=0) if offsets else known_offset
     calibration = Calibration(
         c=float(np.median(constants)),
         images=len(used),
@@ -124,7 +126,7 @@ def calibrate(
         width=width,
         focal_length=None if K is None else float(K[0, 0]),
         rejected=len(outliers),
-        offset=(float(du), float(dv)),
+        offset=float(np.median(offsets)) if offsets else known_offset,
     )
     return calibration, outliers
 

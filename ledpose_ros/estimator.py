@@ -146,8 +146,8 @@ class PeerEstimator:
         detections = Detections(*(output[0] for output in outputs))
         if self.metadata.calibration is None:
             return detections
-        shift = np.asarray(self.metadata.calibration.offset, np.float32) * detections.window_side[:, None]
-        return replace(detections, uv=detections.uv + shift)
+        shift = np.float32(self.metadata.calibration.offset) * detections.window_side
+        return replace(detections, uv=detections.uv + np.column_stack([np.zeros_like(shift), shift]))
 
     def estimate(
         self,

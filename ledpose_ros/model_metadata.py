@@ -26,8 +26,8 @@ class Calibration:
 
     `c` holds for pictures of `width` pixels; `focal_length` [px] is their camera's, None if it was not known.
     `residual` [octaves] is the standard deviation of log2 depth that it leaves over `images` pictures;
-    `rejected` more disagreed with them. `offset` (du, dv) leads from the image position that the network
-    settles on to the reference point, in sides of its window, WINDOW_SIDE * 2^-log2_scale pixels.
+    `rejected` more disagreed with them. `offset` leads from the image position that the network settles
+    on down to the reference point, in sides of its window, WINDOW_SIDE * 2^-log2_scale pixels.
     """
 
     c: float
@@ -36,10 +36,9 @@ class Calibration:
     width: int
     focal_length: float | None = None
     rejected: int = 0
-    offset: tuple[float, float] = (0.0, 0.0)
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "offset", tuple(self.offset))
         _require(_is_number(self.c), f"calibration constant c is {self.c!r}, but must be a finite number")
         _require(
             _is_count(self.images), f"calibration was made from {self.images!r} images, but needs at least 1"
@@ -58,8 +57,8 @@ class Calibration:
             f"calibration rejected {self.rejected!r} images, but it must be a number from 0",
         )
         _require(
-            len(self.offset) == 2 and all(_is_number(share) for share in self.offset),
-            f"calibration offset is {list(self.offset)}, but must be two finite numbers",
+            _is_number(self.offset),
+            f"calibration offset is {self.offset!r}, but must be a finite number",
         )
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.geometry import camera_tilt, pixel_rays, relative_bearing, rotation_matrix
+from ledpose_ros.model_metadata import WINDOW_SIDE
 
 K = np.array([[400.0, 0.0, 319.5], [0.0, 400.0, 179.5], [0.0, 0.0, 1.0]])
 PINHOLE = (K, np.zeros(0), "plumb_bob")
@@ -56,15 +57,16 @@ def test_confidence_chooses_and_orders_the_peers(estimator):
 
 
 def test_the_calibrated_offset_moves_the_position_by_its_share_of_the_apparent_size(tmp_path):
-    calibration = dataclasses.replace(CALIBRATION, offset=(0.25, -0.5))
+    calibration = dataclasses.replace(CALIBRATION, offset=-0.5)
     metadata = dataclasses.replace(METADATA, calibration=calibration)
     estimator = PeerEstimator(write_fake_model(tmp_path / "offset.onnx", metadata, log2_scale=1.0))
-    # Windows of 64 px at scale 1: 32 px at twice the scale, which both peaks have.
-    assert estimator.detect(WHITE).uv[0] == pytest.approx([319.5 + 8, 179.5 - 16])
-    assert estimator.detect(WHITE).uv[1] == pytest.approx([10 + 8, 20 - 16])
+    # Half a window, which at twice the scale has half the side; both peaks have that scale.
+    shift = -WINDOW_SIDE / 4
+    assert estimator.detect(WHITE).uv[0] == pytest.approx([319.5, 179.5 + shift])
+    assert estimator.detect(WHITE).uv[1] == pytest.approx([10, 20 + shift])
     peer = estimator.estimate(WHITE, *PINHOLE)[0]
-    assert peer.uv == pytest.approx([327.5, 163.5])
-    assert peer.pose[:2] / peer.pose[2] == pytest.approx([8 / 400, -16 / 400])
+    assert peer.uv == pytest.approx([319.5, 179.5 + shift])
+    assert peer.pose[:2] / peer.pose[2] == pytest.approx([0, shift / 400])
 
 
 def test_distance_does_not_depend_on_resolution_of_the_same_camera(tmp_path):

@@ -17,9 +17,6 @@ from pathlib import Path
 
 from ledpose_ros.errors import LedposeError
 
-SUSPICIOUS_OFFSET = 0.1
-"""Over all views LEDs lie left of the peer's axis as often as right: more than this [window sides] is odd."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose calibrate`."""
@@ -109,16 +106,10 @@ def run(args: argparse.Namespace) -> None:
     skipped = pictures_given - calibration.images - calibration.rejected
     if skipped:
         print(f"{skipped} of {pictures_given} pictures are left out, because no peer was found in them.")
-    du, dv = calibration.offset
-    if args.reference and abs(du) > SUSPICIOUS_OFFSET:
-        print(
-            f"The network looks {abs(du):.2f} window sides {'left' if du > 0 else 'right'} of the reference "
-            "point: that is the error of one view, not of the model; add pictures of other sides of the peer."
-        )
     save_model(model, output)
     print(
         f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), "
         f"residual {calibration.residual:.3f} octaves "
         f"({100 * (2**calibration.residual - 1):.0f} % of the distance), {calibration.rejected} rejected; "
-        f"reference point {du:+.3f}, {dv:+.3f} window sides from where the network looks; wrote {output}."
+        f"reference point {calibration.offset:+.3f} window sides below where the network looks; wrote {output}."
     )
