@@ -111,5 +111,5 @@ def run(args: argparse.Namespace) -> None:
         f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), "
         f"residual {calibration.residual:.3f} octaves "
         f"({100 * (2**calibration.residual - 1):.0f} % of the distance), {calibration.rejected} rejected; "
-        f"reference point {calibration.offset:+.3f} window sides below where the network looks; wrote {output}."
+        f"reference point {calibration.offset:+.3f} window sides below the network's; wrote {output}."
     )
