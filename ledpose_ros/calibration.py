@@ -9,14 +9,14 @@ the network settles on.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
-from ledpose_ros.geometry import depth_per_range, pixel_rays
+from ledpose_ros.geometry import depth_per_range, pixel_rays, project
 from ledpose_ros.model_metadata import Calibration
 
 MIN_CONFIDENCE = 0.5
@@ -77,13 +77,15 @@ def calibrate(
     K: NDArray[np.float64] | None = None,
     D: NDArray[np.float64] | None = None,
     distortion_model: str = "plumb_bob",
+    camera_height: float | None = None,
 ) -> tuple[Calibration, list[Outlier]]:
     """The median over pictures, with the spread between them as residual, and the outliers left out of it.
 
     Pictures in which no peer is found do not count. Without a camera matrix K the peer is taken to be near
-    the image's centre, where range and depth are equal. An offset that the model already has is kept when no
-    picture has a reference. Raises LedposeError when no picture shows a peer, for a distance that is not
-    positive, a reference outside its picture, or pictures of several sizes.
+    the image's centre, where range and depth are equal. A level camera `camera_height` [m] above the peer's
+    reference point gives every picture its reference. An offset that the model already has is kept when there
+    is none. Raises LedposeError when no picture shows a peer, for a distance that is not positive, a height
+    that is not below it, a reference outside its picture, or pictures of several sizes.
     """
     sightings: list[_Sighting] = []
     width: int | None = None
@@ -97,6 +99,13 @@ def calibrate(
         best_confidence = max(best_confidence, float(seen.confidence[0]))
         if seen.confidence[0] < MIN_CONFIDENCE:
             continue
+        if camera_height is not None:
+            if K is None:
+                raise LedposeError("a camera height needs a camera: give --recording or --focal-length")
+            reference = _reference_seen_level(
+                seen.uv[:1], picture, camera_height, K, D if D is not None else np.zeros(5), distortion_model
+            )
+            picture = replace(picture, reference=reference)
         uv = seen.uv[:1] if picture.reference is None else np.array([picture.reference])
         depth = picture.distance
         if K is not None:
@@ -129,6 +138,28 @@ def calibrate(
         offset=float(np.median(offsets)) if offsets else known_offset,
     )
     return calibration, outliers
+
+
+def _reference_seen_level(
+    uv: NDArray[np.float64],
+    picture: Picture,
+    camera_height: float,
+    K: NDArray[np.float64],
+    D: NDArray[np.float64],
+    distortion_model: str,
+) -> tuple[float, float]:
+    """Pixel of a reference point so far below a level camera, in the direction of the pixel uv (1, 2)."""
+    below = camera_height / picture.distance
+    if not abs(below) < 1:
+        raise LedposeError(
+            f"the camera cannot be {camera_height} m above the reference point of a peer that {picture.name} "
+            f"shows {picture.distance} m away: give the height, not the distance"
+        )
+    ray = pixel_rays(uv, K, D, distortion_model)[0]
+    ray[1] = below
+    ray[[0, 2]] *= np.sqrt(1 - below**2) / np.hypot(ray[0], ray[2])
+    u, v = project(ray[None], K, D, distortion_model)[0]
+    return float(u), float(v)
 
 
 def _check(picture: Picture, width: int | None) -> None:

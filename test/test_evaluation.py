@@ -224,3 +224,12 @@ def test_other_led_names_are_refused(tmp_path, capsys):
 def test_a_missing_model_is_refused(tmp_path):
     with pytest.raises(LedposeError, match=r"absent\.onnx"):
         PeerEstimator(tmp_path / "absent.onnx")
+
+
+def test_a_level_camera_tells_where_the_reference_point_is(tmp_path):
+    """Straight ahead at 2 m and 0.4 m lower: that far below the horizon."""
+    model = write_fake_model(tmp_path / "model.onnx", log2_scale=1.0)
+    picture = write_picture(tmp_path / "picture.png")
+    calibration = calibrate(model, [picture], [2.0], "--camera-height", "0.4", "--focal-length", "400")
+    drop = 400 * 0.4 / math.sqrt(2.0**2 - 0.4**2)
+    assert calibration.offset == pytest.approx(drop / (WINDOW_SIDE / 2), rel=1e-4)

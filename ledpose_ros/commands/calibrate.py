@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pixel of the peer's reference point, one for each picture or none",
     )
     parser.add_argument(
+        "--camera-height",
+        type=float,
+        metavar="M",
+        help="of the level camera above the peer's reference point [m]: tells where that is in the picture",
+    )
+    parser.add_argument(
         "--recording", type=Path, help="HDF5 recording taken at one --distance, instead of pictures"
     )
     parser.add_argument("--focal-length", type=float, metavar="PX", help="of the pictures' camera, in pixels")
@@ -84,7 +90,9 @@ def run(args: argparse.Namespace) -> None:
                     name = f"sample {index} of {args.recording}"
                     yield Picture(name, recording.image(index), args.distance[0])
 
-            calibration, outliers = calibrate(estimator, samples(), info.K, info.D, info.distortion_model)
+            calibration, outliers = calibrate(
+                estimator, samples(), info.K, info.D, info.distortion_model, args.camera_height
+            )
     else:
         pictures_given = len(args.image)
         images = [read_image(path) for path in args.image]
@@ -93,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
             K = pinhole_matrix(args.focal_length, images[0].shape[1], images[0].shape[0])
         references = args.reference or [None] * len(images)
         pictures = map(Picture, map(str, args.image), images, args.distance, references)
-        calibration, outliers = calibrate(estimator, pictures, K)
+        calibration, outliers = calibrate(estimator, pictures, K, camera_height=args.camera_height)
     model = onnx.load(str(args.model))
     metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
     onnx.helper.set_model_props(model, metadata.to_properties())
