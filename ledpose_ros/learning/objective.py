@@ -204,19 +204,16 @@ class Objective(nn.Module):
         present = led_cross_entropy(look.presence, torch.ones(batch, device=device))
 
         cross_entropy = led_cross_entropy(look.leds, states)
-        # States that cannot be told are noise, but it takes some of them to learn what cannot be told.
-        weight = 0.3 + 0.7 * told
         trust = windows.trust.clamp(min=0.1)
         parts = {
             "leds/fine": cross_entropy.mean(),
-            "leds/told": (weight * cross_entropy).sum() / weight.sum(),
             "bearing/fine": bearing_loss(look.bearing, told, self.led_directions).mean(),
             "crowding": crowding_loss(look.bearing),
             "shift": (trust * shift_loss(look, shift)).mean(),
             "presence": (trust * present).mean() + (crops.away[:others] * absent).mean(),
         }
         loss = (
-            4 * parts["leds/told"]
+            4 * parts["leds/fine"]
             + parts["bearing/fine"]
             + 0.2 * parts["crowding"]
             + 0.2 * parts["shift"]

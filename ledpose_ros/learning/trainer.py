@@ -95,6 +95,7 @@ PRESETS = {
             Phase("look", 2000),
             Phase("joint", 700),
             Phase("look", 4500),
+            Phase("look", 4000),
             Phase("joint", 900),
         ),
         learning_rate=2.5e-3,
