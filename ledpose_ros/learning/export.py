@@ -12,6 +12,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 
@@ -21,10 +22,15 @@ from ledpose_ros.model_metadata import ModelMetadata
 
 OUTPUT_NAMES = ("uv", "log2_scale", "bearing", "led_probability", "confidence", "spread", "attention")
 OPSET = 18
+LARGE_WEIGHT = 1000
+"""Numbers from which on a weight is kept as float16."""
 
 
 def export_onnx(network: PeerNetwork, metadata: ModelMetadata, path: Path) -> None:
-    """Write the network with pyramid and decoder as one file; any number and any size of images go in."""
+    """Write the network with pyramid and decoder as one file; any number and any size of images go in.
+
+    Large weights are kept with the 11 bits of float16, which halves the file, and computed with as float32.
+    """
     width, height = metadata.input_size
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     dimension = torch.export.Dim
@@ -47,8 +53,28 @@ def export_onnx(network: PeerNetwork, metadata: ModelMetadata, path: Path) -> No
         )
     assert program is not None
     model = program.model_proto
+    _halve_weights(model)
     onnx.helper.set_model_props(model, metadata.to_properties())
     save_model(model, path)
+
+
+def _halve_weights(model: onnx.ModelProto) -> None:
+    """Turn large float32 initialisers into float16 ones of the same name, each followed by a cast."""
+    casts = []
+    for initializer in model.graph.initializer:
+        weight = onnx.numpy_helper.to_array(initializer)
+        if weight.dtype != np.float32 or weight.size < LARGE_WEIGHT:
+            continue
+        name, widened = initializer.name, f"{initializer.name}_float32"
+        for node in model.graph.node:
+            for place, given in enumerate(node.input):
+                if given == name:
+                    node.input[place] = widened
+        casts.append(onnx.helper.make_node("Cast", [name], [widened], to=onnx.TensorProto.FLOAT))
+        initializer.CopyFrom(onnx.numpy_helper.from_array(weight.astype(np.float16), name))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
@@ -62,7 +88,8 @@ def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
     metadata = ModelMetadata.from_properties({p.key: p.value for p in model.metadata_props})
     network = PeerNetwork(leds=len(metadata.led_names))
     weights = {
-        i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in model.graph.initializer
+        i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()).float()
+        for i in model.graph.initializer
     }
     try:
         missing = network.load_state_dict(
