@@ -62,6 +62,11 @@ def same_bearing(answers: Answers) -> Answers:
     return replace(answers, psi=np.pi + 0.1 * answers.psi)
 
 
+def two_bearings(answers: Answers) -> Answers:
+    """Around -90 and 90 degrees."""
+    return replace(answers, psi=np.where(answers.psi < 0, -np.pi / 2, np.pi / 2) + 0.2 * answers.psi)
+
+
 def same_size(answers: Answers) -> Answers:
     return replace(answers, log2_scale=0.05 * answers.log2_scale)
 
@@ -101,6 +106,7 @@ def test_a_run_too_short_for_a_log_is_judged_by_its_answers() -> None:
     [
         (same_place, "found at the same place in most pictures, 50 % from the left"),
         (same_bearing, "all bearings are alike, about -?1[78]"),
+        (two_bearings, r"crowd around -[89]\d and [89]\d degrees"),
         (same_size, "all peers are said to be of one size"),
         (same_confidence, r"the confidence is 0\.50 everywhere"),
         (constant_led, "the same is said of LED back in every picture"),

@@ -26,8 +26,9 @@ AVERAGED = 10
 """Points of a curve that are averaged: single steps are noisy."""
 MIN_POSITION_SPREAD = 0.03
 """Interquartile range of image positions, as a share of the picture's side."""
-MAX_BEARING_LENGTH = 0.9
-"""Length of the mean of unit bearing vectors: 0 for bearings all around, 1 for a single one."""
+MAX_BEARING_LENGTH, MAX_AXIS_LENGTH = 0.9, 0.6
+"""Length of the mean of unit bearing vectors, and of those of twice the bearing: 0 for bearings all around, 1
+for a single one, and for two opposite ones."""
 MIN_SIZE_SPREAD = 0.1
 """Interquartile range of log2 scales [octaves]."""
 MIN_CONFIDENCE_SPREAD = 0.1
@@ -135,14 +136,22 @@ def _collapse_verdicts(answers: Answers) -> list[Finding]:
                 "unless it really stood still, look for a light or a mark there, and let both robots drive",
             )
         )
-    length = float(abs(np.exp(1j * answers.psi).mean()))
-    if length > MAX_BEARING_LENGTH:
-        middle = math.degrees(np.angle(np.exp(1j * answers.psi).mean()))
+    mean, axis = np.exp(1j * answers.psi).mean(), np.exp(2j * answers.psi).mean()
+    if abs(mean) > MAX_BEARING_LENGTH:
         found.append(
             Finding(
                 "warning",
-                f"all bearings are alike, about {middle:.0f} degrees",
+                f"all bearings are alike, about {math.degrees(np.angle(mean)):.0f} degrees",
                 f"unless the peer never turned, {RECORD_MORE}",
+            )
+        )
+    elif abs(axis) > MAX_AXIS_LENGTH:
+        side = math.degrees(np.angle(axis) / 2) % 180
+        found.append(
+            Finding(
+                "warning",
+                f"the bearings crowd around {side - 180:.0f} and {side:.0f} degrees",
+                f"unless the peer only showed these sides, {RECORD_MORE}",
             )
         )
     low, high = np.percentile(answers.log2_scale, (25, 75))
