@@ -61,17 +61,17 @@ def distance_bias(said: Predictions, true: Predictions) -> Quartiles:
 
 
 def bias_tables(position: Quartiles, distance: Quartiles) -> str:
-    """Both as text: medians, and the interquartile range as spread."""
+    """Both as text: medians, and the interquartile ranges (IQR)."""
 
     def columns(row: Array) -> list[float]:
         low, middle, high = row[1:].reshape(-1, 3).T
         return [row[0], *np.stack([middle, high - low], 1).ravel()]
 
     by_bearing = text_table(
-        ["n", "du [%]", "spread", "dv [%]", "spread"], {name: columns(row) for name, row in position.items()}
+        ["n", "du [%]", "IQR", "dv [%]", "IQR"], {name: columns(row) for name, row in position.items()}
     )
     by_distance = text_table(
-        ["n", "log2 d [octaves]", "spread"], {name: columns(row) for name, row in distance.items()}
+        ["n", "log2 d [octaves]", "IQR"], {name: columns(row) for name, row in distance.items()}
     )
     return f"{by_bearing}\n\n{by_distance}"
 
@@ -96,7 +96,7 @@ def plot_bias(name: str, position: Quartiles, distance: Quartiles, path: Path) -
         axis.set(xlabel=against, ylabel=unit, xticks=range(len(rows)))
         axis.set_xticklabels(rows, rotation=30)
         axis.grid(alpha=0.3)
-    by_bearing.legend()
+    by_bearing.legend(loc="upper right")
     figure.suptitle(f"{name}: median and quartiles")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
