@@ -19,6 +19,8 @@ UNKNOWN_ANGLE_VARIANCE = math.pi**2
 MIN_PIXEL_DEVIATION = 0.5
 MIN_OCTAVE_DEVIATION = 0.01
 MIN_YAW_DEVIATION = math.radians(1.0)
+# Peaks that are nearer to each other than this share of the larger one's window show the same peer.
+SAME_PEER = 0.3
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def locate(
     tilt: np.ndarray = LEVEL_CAMERA,
 ) -> list[PeerEstimate]:
     """Peers in the optical frame of the camera whose picture, `width` pixels wide, gave `detections`."""
-    chosen = [m for m in np.argsort(-detections.confidence) if detections.confidence[m] >= min_confidence]
+    chosen = [m for m in _separate(detections) if detections.confidence[m] >= min_confidence]
     psi = detections.psi
     peers = [
         PeerEstimate(
@@ -193,6 +195,17 @@ def locate(
         replace(peer, distance=float(distance[m]), pose=poses[m], covariance=covariances[m])
         for m, peer in zip(chosen, peers, strict=True)
     ]
+
+
+def _separate(detections: Detections) -> list[int]:
+    """Peaks by falling confidence, without those that show the same peer as a more confident one."""
+    kept: list[int] = []
+    side = detections.window_side
+    for m in np.argsort(-detections.confidence, kind="stable"):
+        apart = np.abs(detections.uv[kept] - detections.uv[m]).max(1)
+        if (apart >= SAME_PEER * np.maximum(side[kept], side[m])).all():
+            kept.append(int(m))
+    return kept
 
 
 def _covariances(

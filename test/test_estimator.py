@@ -11,7 +11,7 @@ from fake_model import CALIBRATION, LED_PROBABILITY, METADATA, write_fake_model
 from onnx import TensorProto, helper
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.estimator import SAME_PEER, PeerEstimator, locate
 from ledpose_ros.geometry import camera_tilt, pixel_rays, relative_bearing, rotation_matrix
 from ledpose_ros.model_metadata import WINDOW_SIDE
 
@@ -54,6 +54,17 @@ def test_confidence_chooses_and_orders_the_peers(estimator):
     assert [peer.confidence for peer in estimator.estimate(WHITE, *PINHOLE)] == pytest.approx([1.0, 0.2])
     assert [peer.confidence for peer in estimator.estimate(BLACK, *PINHOLE)] == pytest.approx([0.2, 0.0])
     assert estimator.estimate(BLACK, *PINHOLE)[0].uv == pytest.approx([10, 20])
+
+
+def test_peaks_on_one_peer_count_once(tmp_path):
+    """The second peak of the fake model lies at (10, 20), in the corner of a window of 52 px."""
+    estimator = PeerEstimator(write_fake_model(tmp_path / "model.onnx", log2_scale=1.0))
+    seen = estimator.detect(WHITE)
+    limit = SAME_PEER * WINDOW_SIDE / 2
+    for distance, peers in ((0.9 * limit, 1), (1.1 * limit, 2)):
+        near = dataclasses.replace(seen, uv=seen.uv[:1] + np.array([[0, 0], [distance, 0]], np.float32))
+        found = locate(near, CALIBRATION, *PINHOLE, 640)
+        assert [peer.confidence for peer in found] == pytest.approx([1.0, 0.2][:peers])
 
 
 def test_the_calibrated_offset_moves_the_position_by_its_share_of_the_apparent_size(tmp_path):
