@@ -53,6 +53,9 @@ def export_onnx(network: PeerNetwork, metadata: ModelMetadata, path: Path) -> No
         )
     assert program is not None
     model = program.model_proto
+    for node in model.graph.node:
+        # The exporter notes for each node where it stands in the source code, with this machine's folders.
+        del node.metadata_props[:]
     _halve_weights(model)
     onnx.helper.set_model_props(model, metadata.to_properties())
     save_model(model, path)
