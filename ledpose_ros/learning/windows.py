@@ -88,7 +88,7 @@ class Windows:
 class Crops:
     """What the fine network learns from, cut once per estimate of the windows; index = image."""
 
-    peer: Tensor  # uint8 (N, 3, 102, 102) around the window
+    peer: Tensor  # uint8 (N, 3, 160, 160) around the window
     elsewhere: Tensor  # uint8 (N, 3, 64, 64) around the rival, or anywhere in the image
     away: Tensor  # (N,) 1 where `elsewhere` does not show the window's place
 
