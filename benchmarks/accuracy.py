@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.adaptation import KnownDistance, adapt_and_score, split
 from benchmarks.bias import bias_tables, distance_bias, plot_bias, position_bias
-from benchmarks.command import add_data_argument, run_command
+from benchmarks.command import benchmark_parser, run_command
 from benchmarks.degradations import DEGRADATIONS
 from benchmarks.recordings import (
     ABSENT,
@@ -314,11 +314,7 @@ def as_json(value: Any) -> Any:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.accuracy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = benchmark_parser("benchmarks.accuracy", __doc__)
     parser.add_argument(
         "models",
         nargs="*",
@@ -327,7 +323,6 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="ONNX models, calibrated (the shipped one)",
     )
-    add_data_argument(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as JSON")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the bias of each model there")
     other = parser.add_argument_group("another robot")

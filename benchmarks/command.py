@@ -11,8 +11,11 @@ from ledpose_ros.cli import BAD_INPUT, INTERRUPTED
 from ledpose_ros.errors import LedposeError
 
 
-def add_data_argument(parser: argparse.ArgumentParser) -> None:
-    """The option --data."""
+def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser for `python -m NAME` with the option --data."""
+    parser = argparse.ArgumentParser(
+        prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -20,6 +23,7 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the benchmark's recordings are kept (benchmarks/data)",
     )
+    return parser
 
 
 def run_command(run: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.command import add_data_argument, run_command
+from benchmarks.command import benchmark_parser, run_command
 from benchmarks.recordings import BenchmarkSet, provide
 from ledpose_ros.evaluation import text_table
 from ledpose_ros.learning import augmentation
@@ -123,15 +123,10 @@ def waiting_share(data: TrainingSet) -> float:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.loading",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = benchmark_parser("benchmarks.loading", __doc__)
     parser.add_argument(
         "recording", nargs="?", type=Path, metavar="RECORDING", help="HDF5 recording (a small simulated one)"
     )
-    add_data_argument(parser)
     return parser
 
 

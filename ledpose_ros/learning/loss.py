@@ -32,8 +32,12 @@ def visibility(bearing: Tensor, led_directions: Tensor) -> Tensor:
 
     A bearing vector shorter than 1 flattens the weights: a network unsure of psi spreads its bet.
     """
-    towards = torch.stack([led_directions.cos(), led_directions.sin()])
-    return (VISIBILITY_SHARPNESS * bearing @ towards).softmax(-1)
+    return (VISIBILITY_SHARPNESS * bearing @ _towards(led_directions)).softmax(-1)
+
+
+def _towards(led_directions: Tensor) -> Tensor:
+    """Unit vectors (2, K) of the angles alpha_k."""
+    return torch.stack([led_directions.cos(), led_directions.sin()])
 
 
 def led_cross_entropy(logits: Tensor, states: Tensor) -> Tensor:
@@ -97,8 +101,7 @@ def bearing_loss(bearing: Tensor, told: Tensor, led_directions: Tensor) -> Tenso
     The paper's term draws psi towards the directions alpha_k, where one LED is seen best; here psi must also
     say which LEDs are *not* to be seen, and so gets its place between them. bearing (W, 2) -> (W,).
     """
-    towards = torch.stack([led_directions.cos(), led_directions.sin()])
-    facing = FACING_SHARPNESS * bearing @ towards
+    facing = FACING_SHARPNESS * bearing @ _towards(led_directions)
     # Far or in bright light little is told of any LED; what is told of the best one is the measure.
     best = told.amax(-1)
     share = told / (best[:, None] + 1e-3)

@@ -33,7 +33,6 @@ from tqdm import tqdm
 from ledpose_ros import evaluation, plots
 from ledpose_ros.estimator import Detections, PeerEstimator
 from ledpose_ros.geometry import depth_per_range, pixel_rays, wrap_angle
-from ledpose_ros.learning.network import window_side
 from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, load_checkpoint
 from ledpose_ros.learning.verdicts import Answers, Curve, correlations, plateaus, verdicts
 from ledpose_ros.metrics import FACING_LIMIT, roc_area
@@ -375,7 +374,7 @@ def _draw_sight(axis: Axes, recording: Recording, index: int, one: Detections) -
     """A picture with attention, window and bearing, and the LED states below it."""
     info = recording.info
     axis.imshow(draw_attention(recording.image(index), one.attention))
-    side = float(window_side(torch.tensor(one.log2_scale[0])))
+    side = float(one.window_side[0])
     u, v = one.uv[0]
     window = plt.Rectangle(
         (u - side / 2, v - side / 2), side, side, fill=False, color=plots.SAID, linewidth=1.5
