@@ -30,6 +30,7 @@ from benchmarks.recordings import (
     THREE_PEERS,
     TWO_PEERS,
     BenchmarkSet,
+    leds_in_view,
     peers_of,
     provide,
 )
@@ -123,6 +124,7 @@ class Bench:
             wanted: files.enter_context(Recording(provide(wanted, directory))) for wanted in SETS
         }
         self.true = {wanted: truth(self.recordings[wanted]) for wanted in (TEST, LEDS_OFF, LEDS_ON)}
+        self.in_view = leds_in_view(self.recordings[TEST], self.true[TEST].index)
         for forced in (LEDS_OFF, LEDS_ON):
             if not np.array_equal(self.true[forced].position, self.true[TEST].position):
                 raise LedposeError(
@@ -131,8 +133,8 @@ class Bench:
                 )
 
     def score(self, said: Predictions, wanted: BenchmarkSet) -> Metrics:
-        """The row of what was said of a set."""
-        return score(said, self.true[wanted], np.asarray(self.recordings[wanted].info.led_directions))
+        """The row of what was said of a set that shows the poses of TEST; LEDs count where they are seen."""
+        return score(said, self.true[wanted], self.in_view)
 
     def predict(self, estimator: PeerEstimator, wanted: BenchmarkSet) -> Predictions:
         """What the model says of the images of a set in which the peer is visible."""
@@ -147,8 +149,10 @@ def measure(model: Path, bench: Bench) -> dict[str, Any]:
     absent = bench.recordings[ABSENT]
     confidence = predict(estimator, absent, np.arange(len(absent))).confidence
     recall, precision = several_peers(estimator, bench)
+    facing = metrics.facing_leds(true.psi, test.info.led_directions)
     return {
         "accuracy": bench.score(said, TEST),
+        "auc_by_bearing": metrics.led_auc(said.led_probability, true.led_probability, facing),
         "leds": {
             "all off": bench.score(bench.predict(estimator, LEDS_OFF), LEDS_OFF),
             "all on": bench.score(bench.predict(estimator, LEDS_ON), LEDS_ON),
@@ -191,6 +195,7 @@ def report(results: Mapping[str, Mapping[str, Any]], mean: Metrics) -> str:
     return "\n\n".join(
         [
             accuracy_section({name: result["accuracy"] for name, result in results.items()}, mean),
+            hidden_section({name: result["auc_by_bearing"] for name, result in results.items()}),
             leds_section(results),
             shares_section(results),
             robustness_section(results),
@@ -228,6 +233,16 @@ def accuracy_section(scores: Mapping[str, Metrics], mean: Metrics) -> str:
             f"{', '.join(missed) or 'nothing'}; aim met in {', '.join(met(values, AIM)) or 'nothing'}"
         )
     return "\n".join(lines)
+
+
+def hidden_section(auc: Mapping[str, float]) -> str:
+    """The AUC with LEDs that the camera cannot see."""
+    return (
+        "AUC counts LEDs that are in the picture and face the camera. With those that the bearing alone puts "
+        "on its side,\nhidden by the robot's own edge or beyond the picture's, it is "
+        + ", ".join(f"{value:.1f} ({name})" for name, value in auc.items())
+        + "."
+    )
 
 
 def leds_section(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import project, rotation_matrix
 from ledpose_ros.recording import Recording
 
 DEFAULT_DIRECTORY = Path(__file__).parent / "data"
@@ -71,7 +72,7 @@ def provide(wanted: BenchmarkSet, directory: Path, workers: int | None = None) -
 
 
 def _render(wanted: BenchmarkSet, path: Path, peers_path: Path, workers: int) -> None:
-    # Imported here: recordings that are there need no MuJoCo.
+    # Imported here: recordings that are there need no OpenGL.
     from ledpose_ros.commands.simulate import write_recording
 
     for left_over in (path, Path(f"{path}.part")):
@@ -87,3 +88,23 @@ def peers_of(wanted: BenchmarkSet, directory: Path) -> tuple[np.ndarray, np.ndar
     """Poses (N, P, 7) of all peers in the optical frame and whether each is seen, bool (N, P)."""
     with np.load(wanted.peers_path(directory)) as peers:
         return peers["poses"], peers["visible"]
+
+
+def leds_in_view(recording: Recording, index: np.ndarray) -> np.ndarray:
+    """Which LEDs the camera sees in these simulated pictures, bool (N, K).
+
+    It stands before the plane that the LED lies in, and the LED's middle is in the picture. The bearing alone
+    does not tell: from 0.6 m away, the LED at the front of a robot 0.33 m long faces away from 74 degrees on.
+    """
+    from ledpose_ros.simulation.robot import LED_CENTRES, led_outward
+
+    info, ground_truth = recording.info, recording.ground_truth()
+    assert ground_truth is not None
+    pose = ground_truth.pose[index]
+    turn = rotation_matrix(pose[:, 3:])
+    leds = pose[:, None, :3] + np.einsum("nij,kj->nki", turn, LED_CENTRES)
+    outward = np.einsum("nij,kj->nki", turn, led_outward())
+    faces = (leds * outward).sum(2) < 0
+    u, v = project(leds.reshape(-1, 3), info.K, info.D, info.distortion_model).reshape(*faces.shape, 2).T
+    inside = (u > -0.5) & (u < info.width - 0.5) & (v > -0.5) & (v < info.height - 0.5)
+    return np.asarray(faces & inside.T)

@@ -2,21 +2,23 @@
 """Calibration: what LED states cannot teach, from pictures of a peer at a known distance.
 
 That is the constant c in `log2 depth = log2_scale + c` (see `ledpose_ros.geometry.distance_from_scale` for
-depth, range and focal length), and where the peer's reference point lies, seen from the image position that
-the network settles on.
+depth, range and focal length), and where the peer's reference point lies, seen from the point that the
+network settles on: behind it, because only the near side is seen, below it, and to which side of it (see
+`Calibration`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
-from ledpose_ros.geometry import depth_per_range, pixel_rays, project
+from ledpose_ros.geometry import depth_per_range, farther_along_floor, pixel_rays, project
 from ledpose_ros.model_metadata import Calibration
 
 MIN_CONFIDENCE = 0.5
@@ -30,6 +32,23 @@ MIN_OUTLIER_OCTAVES = 0.1
 
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of a normal distribution whose median absolute deviation is 1."""
+
+DISTANCE_RATIO = 1.5
+"""Ratio of the largest to the smallest distance from which on pictures tell the recess."""
+
+MAX_RECESS = 0.5
+"""Largest recess, as a share of the smallest distance."""
+
+SIDE_VIEW = 0.5
+"""|sin psi| from which on a picture tells where ahead or astern the reference point lies."""
+
+
+class Camera(NamedTuple):
+    """Matrix K (3, 3), distortion coefficients D and distortion model, as in `sensor_msgs/CameraInfo`."""
+
+    K: NDArray[np.float64]
+    D: NDArray[np.float64]
+    distortion_model: str
 
 
 @dataclass(frozen=True)
@@ -54,69 +73,82 @@ class Outlier:
 
 
 @dataclass(frozen=True)
-class _Sighting:
-    """What one picture says: c, the network's own deviation of it [octaves], the offset [sides] if known.
+class Setup:
+    """How the pictures were taken, as far as it is known.
 
-    Only the height counts: over all views, LEDs are seen left of the reference point as often as right.
+    A level camera `camera_height` [m] above the peer's reference point tells how far down that is seen;
+    a peer that stands straight `ahead`, that it is seen in the middle column (the principal point's).
     """
 
+    camera: Camera | None = None
+    camera_height: float | None = None
+    ahead: bool = False
+
+    def __post_init__(self) -> None:
+        if self.camera is None and (self.camera_height is not None or self.ahead):
+            raise LedposeError(
+                "a camera height, or a peer straight ahead, needs a camera: give --recording or "
+                "--focal-length"
+            )
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """What one picture shows: the strongest peak, and the reference point (u, v) [px], NaN if not known."""
+
     name: str
-    c: float
-    spread: float
-    offset: float | None
+    distance: float
+    uv: NDArray[np.float64]  # (2,)
+    log2_scale: float
+    spread: float  # the network's own deviation of log2_scale
+    side: float  # [px] of the window
+    psi: float
+    depth_share: float  # depth per range
+    point: NDArray[np.float64] | None  # (3,) reference point in the optical frame, None without a camera
+    reference: NDArray[np.float64]  # (2,)
+
+    def c(self, recess: float) -> float:
+        """log2 of the depth of what is seen, less log2_scale."""
+        return float(np.log2((self.distance - recess) * self.depth_share) - self.log2_scale)
+
+    def displacement(self, recess: float, camera: Camera | None) -> NDArray[np.float64]:
+        """From `uv` to the reference point brought forward by `recess`, (2,) [sides]; NaN if not known."""
+        reference = self.reference
+        if camera is not None and self.point is not None:
+            near_side = project(farther_along_floor(self.point[None], -recess), *camera)[0]
+            reference = np.where(np.isnan(reference), np.nan, near_side)
+        return (reference - self.uv) / self.side
 
 
-def pinhole_matrix(focal_length: float, width: int, height: int) -> NDArray[np.float64]:
-    """Camera matrix K of an ideal camera with square pixels and a centred principal point; lengths in px."""
-    return np.array([[focal_length, 0, (width - 1) / 2], [0, focal_length, (height - 1) / 2], [0, 0, 1]])
+def pinhole_camera(focal_length: float, width: int, height: int) -> Camera:
+    """An ideal camera with square pixels and a centred principal point; lengths in px."""
+    K = np.array([[focal_length, 0, (width - 1) / 2], [0, focal_length, (height - 1) / 2], [0, 0, 1]])
+    return Camera(K, np.zeros(5), "plumb_bob")
 
 
 def calibrate(
-    estimator: PeerEstimator,
-    pictures: Iterable[Picture],
-    K: NDArray[np.float64] | None = None,
-    D: NDArray[np.float64] | None = None,
-    distortion_model: str = "plumb_bob",
-    camera_height: float | None = None,
+    estimator: PeerEstimator, pictures: Iterable[Picture], setup: Setup | None = None
 ) -> tuple[Calibration, list[Outlier]]:
-    """The median over pictures, with the spread between them as residual, and the outliers left out of it.
+    """Medians over pictures, with the spread between them as residual, and the outliers left out of it.
 
-    Pictures in which no peer is found do not count. Without a camera matrix K the peer is taken to be near
-    the image's centre, where range and depth are equal. A level camera `camera_height` [m] above the peer's
-    reference point gives every picture its reference. An offset that the model already has is kept when there
-    is none. Raises LedposeError when no picture shows a peer, for a distance that is not positive, a height
-    that is not below it, a reference outside its picture, or pictures of several sizes.
+    Pictures in which no peer is found do not count. Without a camera the peer is taken to be near the image's
+    centre, where range and depth are equal. What the pictures do not tell is kept as the model has it: the
+    recess needs distances that differ by DISTANCE_RATIO, the offset a reference point, `forward` one in a
+    view from the side. Raises LedposeError when no picture shows a peer, for a distance that is not positive,
+    a height that is not below it, a reference outside its picture, or pictures of several sizes.
     """
+    setup = setup or Setup()
+    known = estimator.metadata.calibration
     sightings: list[_Sighting] = []
     width: int | None = None
     best_confidence = 0.0
-    known = estimator.metadata.calibration
-    known_offset = known.offset if known else 0.0
     for picture in pictures:
-        _check(picture, width)
+        _check(picture, width, setup)
         width = picture.rgb.shape[1]
-        seen = estimator.detect(picture.rgb)
-        best_confidence = max(best_confidence, float(seen.confidence[0]))
-        if seen.confidence[0] < MIN_CONFIDENCE:
-            continue
-        if camera_height is not None:
-            if K is None:
-                raise LedposeError("a camera height needs a camera: give --recording or --focal-length")
-            reference = _reference_seen_level(
-                seen.uv[:1], picture, camera_height, K, D if D is not None else np.zeros(5), distortion_model
-            )
-            picture = replace(picture, reference=reference)
-        uv = seen.uv[:1] if picture.reference is None else np.array([picture.reference])
-        depth = picture.distance
-        if K is not None:
-            rays = pixel_rays(uv, K, D if D is not None else np.zeros(5), distortion_model)
-            depth *= float(depth_per_range(rays, distortion_model)[0])
-        offset = None
-        if picture.reference is not None:
-            # The known offset is in seen.uv already.
-            offset = known_offset + float((uv[0, 1] - seen.uv[0, 1]) / seen.window_side[0])
-        c = float(np.log2(depth) - seen.log2_scale[0])
-        sightings.append(_Sighting(picture.name, c, float(seen.spread[0, 2]), offset))
+        sighting, confidence = _look_at(estimator, picture, setup)
+        best_confidence = max(best_confidence, confidence)
+        if confidence >= MIN_CONFIDENCE:
+            sightings.append(sighting)
     if width is None:
         raise LedposeError("there is no picture to calibrate on: give --image and --distance, or --recording")
     if not sightings:
@@ -124,53 +156,79 @@ def calibrate(
             f"no peer is found in any picture (confidence at most {best_confidence:.2f}, needed "
             f"{MIN_CONFIDENCE}): take one with the whole robot in view"
         )
-    used, outliers = _split(sightings)
-    constants = [sighting.c for sighting in used]
-    offsets = [sighting.offset for sighting in used if sighting.offset is not None]
+    recess = _recess(sightings, known.recess if known else 0.0)
+    used, outliers = _split(sightings, recess)
+    constants = [sighting.c(recess) for sighting in used]
+    displacement = np.array([sighting.displacement(recess, setup.camera) for sighting in used])
+    # Who looks at the peer's left side, psi = 90 degrees, sees its front on the left.
+    leftward = np.sin([sighting.psi for sighting in used])
+    aside = np.abs(leftward) >= SIDE_VIEW
     calibration = Calibration(
         c=float(np.median(constants)),
         images=len(used),
         # One picture tells nothing of the spread between pictures: then the network's own word has to do.
         residual=float(np.std(constants, ddof=1)) if len(used) > 1 else used[0].spread,
         width=width,
-        focal_length=None if K is None else float(K[0, 0]),
+        focal_length=None if setup.camera is None else float(setup.camera.K[0, 0]),
         rejected=len(outliers),
-        offset=float(np.median(offsets)) if offsets else known_offset,
+        offset=_median(displacement[:, 1], known.offset if known else 0.0),
+        forward=_median(-displacement[aside, 0] / leftward[aside], known.forward if known else 0.0),
+        recess=recess,
     )
     return calibration, outliers
 
 
-def _reference_seen_level(
-    uv: NDArray[np.float64],
-    picture: Picture,
-    camera_height: float,
-    K: NDArray[np.float64],
-    D: NDArray[np.float64],
-    distortion_model: str,
-) -> tuple[float, float]:
-    """Pixel of a reference point so far below a level camera, in the direction of the pixel uv (1, 2)."""
-    below = camera_height / picture.distance
-    if not abs(below) < 1:
-        raise LedposeError(
-            f"the camera cannot be {camera_height} m above the reference point of a peer that {picture.name} "
-            f"shows {picture.distance} m away: give the height, not the distance"
+def _look_at(estimator: PeerEstimator, picture: Picture, setup: Setup) -> tuple[_Sighting, float]:
+    """What the strongest peak in a picture says, and its confidence."""
+    seen = estimator.detect(picture.rgb)
+    uv = seen.uv[0].astype(np.float64)
+    depth_share, point, reference = 1.0, None, np.full(2, np.nan)
+    if picture.reference is not None:
+        reference = np.array(picture.reference, np.float64)
+    if setup.camera is not None:
+        given = uv if picture.reference is None else reference
+        ray = pixel_rays(given[None], *setup.camera)[0]
+        if setup.ahead:
+            ray[0] = 0.0
+        if setup.camera_height is not None:
+            ray[1] = setup.camera_height / picture.distance
+            ray[[0, 2]] *= np.sqrt(1 - ray[1] ** 2) / np.hypot(ray[0], ray[2])
+        point = picture.distance * ray / np.linalg.norm(ray)
+        seen_at = project(point[None], *setup.camera)[0]
+        told = np.array([setup.ahead, setup.camera_height is not None]) | ~np.isnan(reference)
+        reference = np.where(told, seen_at, np.nan)
+        depth_share = float(
+            depth_per_range(ray[None] / np.linalg.norm(ray), setup.camera.distortion_model)[0]
         )
-    ray = pixel_rays(uv, K, D, distortion_model)[0]
-    ray[1] = below
-    ray[[0, 2]] *= np.sqrt(1 - below**2) / np.hypot(ray[0], ray[2])
-    u, v = project(ray[None], K, D, distortion_model)[0]
-    return float(u), float(v)
+    sighting = _Sighting(
+        picture.name,
+        picture.distance,
+        uv,
+        float(seen.log2_scale[0]),
+        float(seen.spread[0, 2]),
+        float(seen.window_side[0]),
+        float(seen.psi[0]),
+        depth_share,
+        point,
+        reference,
+    )
+    return sighting, float(seen.confidence[0])
 
 
-def _check(picture: Picture, width: int | None) -> None:
+def _check(picture: Picture, width: int | None, setup: Setup) -> None:
     """Raise `LedposeError` for a picture that cannot be used beside others of this width [px]."""
-    name, distance = picture.name, picture.distance
+    name, distance, camera_height = picture.name, picture.distance, setup.camera_height
     picture_height, picture_width = picture.rgb.shape[:2]
     if not (np.isfinite(distance) and distance > 0):
         raise LedposeError(f"the distance of {name} is {distance}: give the measured range in metres")
     if width not in (None, picture_width):
         raise LedposeError(
             f"{name} is {picture_width} px wide, the pictures before it {width}: use one camera setting"
+        )
+    if camera_height is not None and not abs(camera_height) < distance:
+        raise LedposeError(
+            f"the camera cannot be {camera_height} m above the reference point of a peer that {name} shows "
+            f"{distance} m away: give the height, not the distance"
         )
     if picture.reference is not None:
         u, v = picture.reference
@@ -181,9 +239,26 @@ def _check(picture: Picture, width: int | None) -> None:
             )
 
 
-def _split(sightings: list[_Sighting]) -> tuple[list[_Sighting], list[Outlier]]:
+def _median(values: NDArray[np.float64], otherwise: float) -> float:
+    """Median of what is known of the values, `otherwise` if nothing is."""
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else otherwise
+
+
+def _recess(sightings: list[_Sighting], otherwise: float) -> float:
+    """The recess with which the pictures agree best on c; `otherwise` when all are as far away."""
+    distances = [sighting.distance for sighting in sightings]
+    if max(distances) < DISTANCE_RATIO * min(distances):
+        return otherwise
+    candidates = np.linspace(0, MAX_RECESS * min(distances), 501)
+    constants = np.array([[sighting.c(recess) for sighting in sightings] for recess in candidates])
+    disagreement = np.abs(constants - np.median(constants, axis=1, keepdims=True)).sum(1)
+    return float(candidates[disagreement.argmin()])
+
+
+def _split(sightings: list[_Sighting], recess: float) -> tuple[list[_Sighting], list[Outlier]]:
     """The pictures that agree on c, and those that do not."""
-    constants = np.array([sighting.c for sighting in sightings])
+    constants = np.array([sighting.c(recess) for sighting in sightings])
     deviations = constants - np.median(constants)
     limit = max(
         OUTLIER_DEVIATIONS * MAD_TO_DEVIATION * float(np.median(np.abs(deviations))), MIN_OUTLIER_OCTAVES
@@ -192,7 +267,7 @@ def _split(sightings: list[_Sighting]) -> tuple[list[_Sighting], list[Outlier]]:
     used = [sighting for sighting, good in zip(sightings, agree, strict=True) if good]
     centre = float(np.median(constants[agree]))
     return used, [
-        Outlier(sighting.name, sighting.c - centre)
-        for sighting, good in zip(sightings, agree, strict=True)
+        Outlier(sighting.name, float(constant) - centre)
+        for sighting, constant, good in zip(sightings, constants, agree, strict=True)
         if not good
     ]

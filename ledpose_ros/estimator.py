@@ -10,7 +10,15 @@ import numpy as np
 import onnxruntime
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.geometry import LEVEL_CAMERA, compose_poses, distance_from_scale, pixel_rays, rotation_matrix
+from ledpose_ros.geometry import (
+    LEVEL_CAMERA,
+    compose_poses,
+    distance_from_scale,
+    farther_along_floor,
+    pixel_rays,
+    project,
+    rotation_matrix,
+)
 from ledpose_ros.model_metadata import WINDOW_SIDE, Calibration, ModelMetadata
 
 # Variance of an angle of which nothing is known, as roll and pitch of the peer [rad^2].
@@ -27,7 +35,7 @@ SAME_PEER = 0.3
 class Detections:
     """What the network says of one image: M peaks by falling confidence, K LEDs (see `docs/model.md`)."""
 
-    uv: np.ndarray  # (M, 2) [px], of the reference point where the calibration tells it
+    uv: np.ndarray  # (M, 2) [px] of what the network settles on, on the peer's near side
     log2_scale: np.ndarray  # (M,) [octaves]
     bearing: np.ndarray  # (M, 2) cos psi, sin psi; the length tells how sure it is
     led_probability: np.ndarray  # (M, K)
@@ -59,7 +67,7 @@ OUTPUT_NAMES = tuple(field.name for field in fields(Detections))
 class PeerEstimate:
     """One peer. Without a calibrated model distance, pose and covariance are None: refused, not guessed."""
 
-    uv: np.ndarray  # (2,) [px]
+    uv: np.ndarray  # (2,) [px] of the reference point as far as the calibration tells it
     psi: float  # relative bearing [rad]
     confidence: float
     led_probability: np.ndarray  # (K,)
@@ -127,10 +135,7 @@ class PeerEstimator:
         return math.ceil(self.metadata.stride / min(self.metadata.scales))
 
     def detect(self, rgb: np.ndarray) -> Detections:
-        """What the network says of one picture, uint8 (H, W, 3) RGB; needs no camera and no calibration.
-
-        A calibration with an offset moves the image position to the peer's reference point.
-        """
+        """What the network says of one picture, uint8 (H, W, 3) RGB; needs no camera and no calibration."""
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise LedposeError(
                 f"the picture is {rgb.dtype} {rgb.shape}, but must be uint8 (height, width, 3)"
@@ -145,11 +150,7 @@ class PeerEstimator:
         except Exception as error:  # see __init__
             size = f"{rgb.shape[1]}x{rgb.shape[0]}"
             raise LedposeError(f"the model {self.path} fails on a picture of {size}: {error}") from error
-        detections = Detections(*(output[0] for output in outputs))
-        if self.metadata.calibration is None:
-            return detections
-        shift = np.float32(self.metadata.calibration.offset) * detections.window_side
-        return replace(detections, uv=detections.uv + np.column_stack([np.zeros_like(shift), shift]))
+        return Detections(*(output[0] for output in outputs))
 
     def estimate(
         self,
@@ -187,14 +188,39 @@ def locate(
     ]
     if calibration is None:
         return peers
-    rays = pixel_rays(detections.uv, K, D, distortion_model)
-    distance = distance_from_scale(detections.log2_scale, rays, calibration, K, width, distortion_model)
-    poses = compose_poses(detections.uv, distance, psi, K, D, distortion_model, tilt)
-    covariances = _covariances(detections, distance, calibration, K, D, distortion_model, tilt)
+    camera = K, D, distortion_model
+    points = reference_points(detections.uv, detections.log2_scale, psi, calibration, *camera, width, tilt)
+    uv, distance = project(points, *camera), np.linalg.norm(points, axis=1)
+    poses = compose_poses(uv, distance, psi, *camera, tilt)
+    covariances = _covariances(detections, distance, calibration, *camera, tilt)
     return [
-        replace(peer, distance=float(distance[m]), pose=poses[m], covariance=covariances[m])
+        replace(peer, uv=uv[m], distance=float(distance[m]), pose=poses[m], covariance=covariances[m])
         for m, peer in zip(chosen, peers, strict=True)
     ]
+
+
+def reference_points(
+    uv: np.ndarray,
+    log2_scale: np.ndarray,
+    psi: np.ndarray,
+    calibration: Calibration,
+    K: np.ndarray,
+    D: np.ndarray,
+    distortion_model: str,
+    width: int,
+    tilt: np.ndarray = LEVEL_CAMERA,
+) -> np.ndarray:
+    """Reference points (M, 3) [m] in the optical frame of peers on which the network has settled at `uv`.
+
+    See `Calibration`: first along the image by shares of the apparent size, then away from the camera.
+    """
+    side = WINDOW_SIDE * np.exp2(-log2_scale.astype(np.float64))
+    # Who looks at the peer's left side, psi = 90 degrees, sees its front on the left.
+    across = -calibration.forward * np.sin(psi)
+    uv = uv + side[:, None] * np.column_stack([across, np.full_like(across, calibration.offset)])
+    rays = pixel_rays(uv, K, D, distortion_model)
+    distance = distance_from_scale(log2_scale, rays, calibration, K, width, distortion_model)
+    return farther_along_floor(distance[:, None] * rays, calibration.recess, tilt)
 
 
 def _separate(detections: Detections) -> list[int]:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from ledpose_ros import metrics
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.estimator import Detections, PeerEstimator
-from ledpose_ros.geometry import distance_from_scale, pixel_rays, project, relative_bearing
+from ledpose_ros.estimator import Detections, PeerEstimator, reference_points
+from ledpose_ros.geometry import project, relative_bearing
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import Calibration
 from ledpose_ros.recording import GroundTruth, Recording, RecordingInfo
@@ -94,15 +94,14 @@ def best_peers(
     uv, log2_scale, bearing, led_probability, confidence = (
         np.asarray(column, float) for column in zip(*best, strict=True)
     )
-    rays = pixel_rays(uv, info.K, info.D, info.distortion_model)
-    if calibration is None:
-        distance = np.full(len(index), np.nan)
-    else:
-        distance = distance_from_scale(
-            log2_scale, rays, calibration, info.K, info.width, info.distortion_model
-        )
     psi = np.arctan2(bearing[:, 1], bearing[:, 0])
-    return Predictions(index, uv, psi, distance, distance[:, None] * rays, led_probability, confidence)
+    position = np.full((len(index), 3), np.nan)
+    if calibration is not None:
+        camera = info.K, info.D, info.distortion_model
+        position = reference_points(uv, log2_scale, psi, calibration, *camera, info.width)
+        uv = project(position, *camera)
+    distance = np.linalg.norm(position, axis=1)
+    return Predictions(index, uv, psi, distance, position, led_probability, confidence)
 
 
 def mean_predictor(true: Predictions) -> Predictions:
@@ -119,8 +118,11 @@ def mean_predictor(true: Predictions) -> Predictions:
     )
 
 
-def score(said: Predictions, true: Predictions, led_directions: Array) -> Metrics:
-    """One row of the table. Without a calibration the metric columns are NaN: not guessed."""
+def score(said: Predictions, true: Predictions, facing: NDArray[np.bool_]) -> Metrics:
+    """One row of the table; `facing` (N, K) are the LEDs that count.
+
+    Without a calibration the metric columns are NaN: not guessed.
+    """
     metric = bool(np.isfinite(said.distance).any())
     nan = float("nan")
     return Metrics(
@@ -129,7 +131,7 @@ def score(said: Predictions, true: Predictions, led_directions: Array) -> Metric
         E_d=metrics.e_d(said.distance, true.distance) if metric else nan,
         E_xyz=metrics.e_xyz(said.position, true.position) if metric else nan,
         gamma=metrics.gamma(said.psi, true.psi, said.position, true.position) if metric else nan,
-        auc=metrics.led_auc(said.led_probability, true.led_probability, true.psi, led_directions),
+        auc=metrics.led_auc(said.led_probability, true.led_probability, facing),
         n=len(true.index),
     )
 
@@ -162,13 +164,13 @@ def compare(info: RecordingInfo, true: Predictions, answers: Predictions) -> Eva
     """Score the answers to some images of a recording, those of `true` and some that show no peer."""
     present = np.isin(answers.index, true.index)
     said = answers.of(present)
-    directions = np.asarray(info.led_directions, float)
+    facing = metrics.facing_leds(true.psi, info.led_directions)
     return Evaluation(
         info,
         true,
         said,
-        score(said, true, directions),
-        score(mean_predictor(true), true, directions),
+        score(said, true, facing),
+        score(mean_predictor(true), true, facing),
         metrics.presence_auc(answers.confidence, present),
         int((~present).sum()),
     )

@@ -263,6 +263,19 @@ def compose_poses(
     return np.concatenate([positions, orientations], axis=1)
 
 
+def farther_along_floor(points: np.ndarray, metres: float, tilt: np.ndarray = LEVEL_CAMERA) -> np.ndarray:
+    """Points (N, 3) in the optical frame moved horizontally away from the camera; `tilt` as in `camera_tilt`.
+
+    What is straight above or below the camera stays.
+    """
+    level_from_optical = rotation_matrix(tilt)
+    away = points @ level_from_optical.T
+    away[:, 2] = 0
+    length = np.linalg.norm(away, axis=1, keepdims=True)
+    away = np.divide(away, length, out=np.zeros_like(away), where=length > 0)
+    return points + metres * away @ level_from_optical
+
+
 def relative_bearing(poses: np.ndarray) -> np.ndarray:
     """`psi` (N,) [rad] of poses (N, 7): the direction peer -> camera projected on the peer's own x-y plane.
 

@@ -94,17 +94,22 @@ def roc_area(score: ArrayLike, positive: ArrayLike) -> float:
     return float(u / (n_positive * n_negative))
 
 
-def led_auc(
-    led_probability: ArrayLike, led_states: ArrayLike, psi_true: ArrayLike, led_directions: ArrayLike
-) -> float:
-    """ROC area [%] of the LED states (N, K), mean over LEDs, an LED counted only where it faces the camera.
+def facing_leds(psi: ArrayLike, led_directions: ArrayLike) -> NDArray[np.bool_]:
+    """Which LEDs (N, K) face the camera, as far as the bearing (N,) and the directions (K,) [rad] tell it.
+
+    Only the simulator knows more: seen from near, an LED on the far end of a long side faces away earlier.
+    """
+    angle = wrap_angle(np.asarray(psi, float)[:, None] - np.asarray(led_directions, float)[None])
+    return np.abs(angle) < FACING_LIMIT
+
+
+def led_auc(led_probability: ArrayLike, led_states: ArrayLike, facing: ArrayLike) -> float:
+    """ROC area [%] of the LED states (N, K), mean over LEDs, an LED counted only where it is `facing` (N, K).
 
     A missing prediction (NaN) counts as undecided, 0.5.
     """
     probability = np.nan_to_num(np.asarray(led_probability, float), nan=0.5)
-    states = np.asarray(led_states, float) > 0.5
-    angle = wrap_angle(np.asarray(psi_true, float)[:, None] - np.asarray(led_directions, float)[None])
-    facing = np.abs(angle) < FACING_LIMIT
+    states, facing = np.asarray(led_states, float) > 0.5, np.asarray(facing, bool)
     areas = [roc_area(probability[facing[:, k], k], states[facing[:, k], k]) for k in range(states.shape[1])]
     return 100 * float(np.nanmean(areas)) if not np.all(np.isnan(areas)) else float("nan")
 

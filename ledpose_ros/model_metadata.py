@@ -26,8 +26,11 @@ class Calibration:
 
     `c` holds for pictures of `width` pixels; `focal_length` [px] is their camera's, None if it was not known.
     `residual` [octaves] is the standard deviation of log2 depth that it leaves over `images` pictures;
-    `rejected` more disagreed with them. `offset` leads from the image position that the network settles
-    on down to the reference point, in sides of its window, WINDOW_SIDE * 2^-log2_scale pixels.
+    `rejected` more disagreed with them.
+
+    The network settles on a point of the peer's near side. The reference point is `recess` [m] farther from
+    the camera, along the floor; lower by `offset` and, along the peer's heading, further on by `forward`,
+    both in sides of the window, WINDOW_SIDE * 2^-log2_scale pixels.
     """
 
     c: float
@@ -37,6 +40,8 @@ class Calibration:
     focal_length: float | None = None
     rejected: int = 0
     offset: float = 0.0
+    forward: float = 0.0
+    recess: float = 0.0
 
     def __post_init__(self) -> None:
         _require(_is_number(self.c), f"calibration constant c is {self.c!r}, but must be a finite number")
@@ -56,10 +61,9 @@ class Calibration:
             self.rejected == 0 or _is_count(self.rejected),
             f"calibration rejected {self.rejected!r} images, but it must be a number from 0",
         )
-        _require(
-            _is_number(self.offset),
-            f"calibration offset is {self.offset!r}, but must be a finite number",
-        )
+        for name in ("offset", "forward", "recess"):
+            value = getattr(self, name)
+            _require(_is_number(value), f"calibration {name} is {value!r}, but must be a finite number")
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def results(leds_on: Metrics) -> dict[str, dict]:
     return {
         "model": {
             "accuracy": GOOD,
+            "auc_by_bearing": 96.54,
             "leds": {"all off": GOOD, "all on": leds_on},
             "presence": 98.0,
             "recall": 89.0,
@@ -97,6 +98,7 @@ def test_the_report_says_what_is_met():
     assert "model: required met in E_uv, E_psi, E_d, E_xyz, gamma, auc; missed in nothing" in text
     assert "Largest: 1, allowed 1.3: met." in text
     assert "All of it: missed." in text, "recall is below 90"
+    assert "on its side,\nhidden by the robot's own edge or beyond the picture's, it is 96.5 (model)." in text
     assert "nan" not in text
 
 
@@ -151,6 +153,18 @@ def test_degradations_leave_pictures_and_change_them():
         assert not np.array_equal(changed, picture) and np.array_equal(changed, change(picture))
     assert DEGRADATIONS["brightness x 0.5"](picture).mean() == pytest.approx(picture.mean() / 2, abs=1)
     assert DEGRADATIONS["brightness x 1.5"](picture).max() == 255
+
+
+def test_leds_count_where_the_camera_sees_them(tmp_path):
+    """The robot is 0.33 m long: from near, its front faces away before the bearing is 90 degrees."""
+    poses = [straight_ahead([metres], np.radians(psi))[0] for metres, psi in ((1, 0), (0.6, 80), (1, 80))]
+    for aside in (0.60, 0.75):  # The LED of the front, 0.837 m deep, leaves the picture at 0.67 m.
+        poses.append(poses[0] + [aside, 0, 0, 0, 0, 0, 0])
+    with Recording(write_recording(tmp_path / "r.h5", np.array(poses))) as recording:
+        front, left, back, right = recordings.leds_in_view(recording, np.arange(5)).T
+    assert front.tolist() == [True, False, True, True, False]
+    assert left.tolist()[:3] == [False, True, True]
+    assert not back.any() and not right[:3].any()
 
 
 def test_a_recording_is_split_into_a_half_without_and_a_half_with_ground_truth(tmp_path):

@@ -73,11 +73,32 @@ def test_the_calibrated_offset_moves_the_position_by_its_share_of_the_apparent_s
     estimator = PeerEstimator(write_fake_model(tmp_path / "offset.onnx", metadata, log2_scale=1.0))
     # Half a window, which at twice the scale has half the side; both peaks have that scale.
     shift = -WINDOW_SIDE / 4
-    assert estimator.detect(WHITE).uv[0] == pytest.approx([319.5, 179.5 + shift])
-    assert estimator.detect(WHITE).uv[1] == pytest.approx([10, 20 + shift])
-    peer = estimator.estimate(WHITE, *PINHOLE)[0]
-    assert peer.uv == pytest.approx([319.5, 179.5 + shift])
-    assert peer.pose[:2] / peer.pose[2] == pytest.approx([0, shift / 400])
+    peers = estimator.estimate(WHITE, *PINHOLE)
+    assert peers[0].uv == pytest.approx([319.5, 179.5 + shift])
+    assert peers[1].uv == pytest.approx([10, 20 + shift])
+    assert peers[0].pose[:2] / peers[0].pose[2] == pytest.approx([0, shift / 400])
+    assert estimator.detect(WHITE).uv[0] == pytest.approx([319.5, 179.5]), "what is seen stays"
+
+
+@pytest.mark.parametrize(("degrees", "share"), [(90, -1), (-90, 1), (0, 0), (-30, 0.5)])
+def test_the_reference_point_ahead_is_where_the_peers_heading_points(tmp_path, degrees, share):
+    """Who looks at its left side sees its front on the left."""
+    metadata = dataclasses.replace(METADATA, calibration=dataclasses.replace(CALIBRATION, forward=0.25))
+    path = write_fake_model(tmp_path / "forward.onnx", metadata, psi=math.radians(degrees))
+    peer = PeerEstimator(path).estimate(WHITE, *PINHOLE)[0]
+    assert peer.uv == pytest.approx([319.5 + share * WINDOW_SIDE / 4, 179.5], abs=1e-4)
+
+
+@pytest.mark.parametrize("pitch", [0.0, 0.3])
+def test_the_reference_point_lies_behind_what_is_seen_along_the_floor(tmp_path, pitch):
+    metadata = dataclasses.replace(METADATA, calibration=dataclasses.replace(CALIBRATION, recess=0.5))
+    estimator = PeerEstimator(write_fake_model(tmp_path / "recess.onnx", metadata))
+    # The fake model sees a peer on the optical axis, 2 m away; a camera that looks down sees farther above.
+    peer = estimator.estimate(WHITE, *PINHOLE, tilt=camera_tilt(pitch, 0.0))[0]
+    expected = [0, -0.5 * math.sin(pitch), 2 + 0.5 * math.cos(pitch)]
+    assert peer.pose[:3] == pytest.approx(expected, abs=1e-6)
+    assert peer.distance == pytest.approx(np.linalg.norm(expected))
+    assert peer.uv == pytest.approx([319.5, 179.5 + 400 * expected[1] / expected[2]])
 
 
 def test_distance_does_not_depend_on_resolution_of_the_same_camera(tmp_path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calibration and evaluation with a model whose answers are known."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from fake_model import METADATA, write_fake_model
 
+from ledpose_ros.calibration import Picture
+from ledpose_ros.calibration import calibrate as calibrate_pictures
 from ledpose_ros.cli import main
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
@@ -233,3 +236,46 @@ def test_a_level_camera_tells_where_the_reference_point_is(tmp_path):
     calibration = calibrate(model, [picture], [2.0], "--camera-height", "0.4", "--focal-length", "400")
     drop = 400 * 0.4 / math.sqrt(2.0**2 - 0.4**2)
     assert calibration.offset == pytest.approx(drop / (WINDOW_SIDE / 2), rel=1e-4)
+
+
+def test_pictures_from_near_and_far_tell_how_far_behind_the_seen_side_the_reference_point_is(tmp_path):
+    """Seen 1.0 and 2.0 m away: the reference point was measured 0.2 m farther each time."""
+    near, far = (write_fake_model(tmp_path / f"{n}.onnx", log2_scale=n) for n in (0, 1))
+    pictures = Picture("near", WHITE, 1.2), Picture("far", WHITE, 2.2)
+
+    class Both(PeerEstimator):
+        def detect(self, rgb):
+            return next(answers)
+
+    answers = iter([PeerEstimator(near).detect(WHITE), PeerEstimator(far).detect(WHITE)])
+    calibration, _ = calibrate_pictures(Both(near), pictures)
+    assert calibration.recess == pytest.approx(0.2, abs=0.002)
+    assert calibration.c == pytest.approx(0.0, abs=0.01)
+    # One distance says nothing of it: what the model has, stays.
+    known = write_fake_model(tmp_path / "known.onnx", dataclasses.replace(METADATA, calibration=calibration))
+    again = calibrate_pictures(PeerEstimator(known), pictures[:1])[0]
+    assert again.recess == calibration.recess and again.c == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_peer_straight_ahead_seen_from_the_side_tells_where_its_reference_point_is(tmp_path):
+    """The fake model says the picture's centre and looks at the left side of the peer: its front is left."""
+    model = write_fake_model(tmp_path / "model.onnx", psi=math.pi / 2)
+    picture = write_picture(tmp_path / "picture.png")
+    calibration = calibrate(
+        model,
+        [picture],
+        [2.0],
+        "--focal-length",
+        str(FOCAL),
+        "--reference",
+        str(CENTRE[0] - 26),
+        str(CENTRE[1]),
+    )
+    assert calibration.forward == pytest.approx(26 / WINDOW_SIDE, rel=1e-3)
+    peer = PeerEstimator(model).estimate(WHITE, K, np.zeros(5), "plumb_bob")[0]
+    assert peer.uv == pytest.approx([CENTRE[0] - 26, CENTRE[1]])
+    assert calibrate(model, [picture], [2.0], "--focal-length", str(FOCAL), "--ahead").forward == 0
+    frontal = write_fake_model(tmp_path / "frontal.onnx", psi=0.2)
+    assert calibrate(frontal, [picture], [2.0], "--reference", "120", "90").forward == 0, (
+        "seen from the front"
+    )

@@ -56,8 +56,11 @@ def test_led_auc_ignores_leds_that_face_away():
     states = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
     psi = np.zeros(4)  # the front is seen, the back is not
     probability = np.array([[0.9, 0.9], [0.1, 0.1], [0.8, 0.1], [0.2, 0.9]])
-    assert metrics.led_auc(probability, states, psi, directions) == pytest.approx(100)
-    assert metrics.led_auc(probability, states, psi + np.pi, directions) == pytest.approx(0)
+    facing = metrics.facing_leds(psi, directions)
+    assert facing.tolist() == [[True, False]] * 4
+    assert metrics.led_auc(probability, states, facing) == pytest.approx(100)
+    assert metrics.led_auc(probability, states, ~facing) == pytest.approx(0)
+    assert metrics.facing_leds([np.radians(89), np.radians(91)], [0.0]).tolist() == [[True], [False]]
 
 
 def test_presence_auc_compares_confidences_and_takes_a_missing_one_for_none():

@@ -120,8 +120,9 @@ def test_peers_at_a_distance_stand_there_in_view():
     simulation.close()
     poses = np.stack([frame.poses[0] for frame in frames])
     np.testing.assert_allclose(np.linalg.norm(poses[:, :3], axis=1), 1.5, atol=1e-6)
+    np.testing.assert_allclose(poses[:, 0], 0.0, atol=1e-6, err_msg="not straight ahead")
     np.testing.assert_array_equal(poses[0], poses[1])
-    assert not np.allclose(poses[1], poses[2]), "another scene, another place"
+    assert not np.allclose(poses[1], poses[2]), "another scene, another view"
 
 
 def test_absent_peers():

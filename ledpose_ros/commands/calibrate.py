@@ -2,20 +2,27 @@
 """Give a model its scale from pictures in which the peer's distance is known.
 
 The distance is the range from the camera to the peer's reference point. Without --focal-length, pictures and
-later use must come from the same camera setting; with it the model may move to another camera. With
---reference, the pixel of the reference point in each picture, image positions are those of that point too;
-without it they are where the network settles, near the middle of the LEDs, or as calibrated before. Pictures
-that disagree with the others are left out.
+later use must come from the same camera setting; with it the model may move to another camera. Pictures from
+near and far tell how far behind the seen side of the peer its reference point lies; --reference, or a level
+camera's --camera-height and a peer straight --ahead, where it is seen. What the pictures do not tell stays as
+it was calibrated before. Pictures that disagree with the others are left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ledpose_ros.errors import LedposeError
+
+if TYPE_CHECKING:
+    from ledpose_ros.calibration import Camera, Picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="M",
-        help="range [m], one for each picture",
+        help="range [m], one for each picture or recording",
     )
     parser.add_argument(
         "--reference",
@@ -48,7 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the level camera above the peer's reference point [m]: tells where that is in the picture",
     )
     parser.add_argument(
-        "--recording", type=Path, help="HDF5 recording taken at one --distance, instead of pictures"
+        "--ahead",
+        action="store_true",
+        help="the peer's reference point is straight ahead of the camera in all pictures",
+    )
+    parser.add_argument(
+        "--recording",
+        type=Path,
+        action="append",
+        default=[],
+        help="HDF5 recording taken at one --distance, instead of pictures; repeatable",
     )
     parser.add_argument("--focal-length", type=float, metavar="PX", help="of the pictures' camera, in pixels")
     parser.add_argument(
@@ -60,48 +76,25 @@ def run(args: argparse.Namespace) -> None:
     """Calibrate and write the model with its constant."""
     import onnx
 
-    from ledpose_ros.calibration import Picture, calibrate, pinhole_matrix
+    from ledpose_ros.calibration import Setup, calibrate
     from ledpose_ros.estimator import PeerEstimator
-    from ledpose_ros.images import read_image
     from ledpose_ros.learning.export import save_model
-    from ledpose_ros.recording import Recording
 
     if bool(args.recording) == bool(args.image):
-        raise LedposeError(
-            "give either --image and --distance (repeatable), or --recording and one --distance"
-        )
-    expected = 1 if args.recording else len(args.image)
+        raise LedposeError("give either --image or --recording, each with its --distance (all repeatable)")
+    expected = len(args.recording or args.image)
     if len(args.distance) != expected:
         raise LedposeError(
-            f"{expected} --distance needed, one for each picture, but {len(args.distance)} given"
+            f"{expected} --distance needed, one for each picture or recording, but {len(args.distance)} given"
         )
     if args.reference and len(args.reference) != len(args.image):
         raise LedposeError(
             f"{len(args.image)} --reference needed, one for each --image, but {len(args.reference)} given"
         )
     estimator = PeerEstimator(args.model)
-    if args.recording:
-        with Recording(args.recording) as recording:
-            info = recording.info
-            pictures_given = len(recording)
-
-            def samples() -> Iterator[Picture]:
-                for index in range(len(recording)):
-                    name = f"sample {index} of {args.recording}"
-                    yield Picture(name, recording.image(index), args.distance[0])
-
-            calibration, outliers = calibrate(
-                estimator, samples(), info.K, info.D, info.distortion_model, args.camera_height
-            )
-    else:
-        pictures_given = len(args.image)
-        images = [read_image(path) for path in args.image]
-        K = None
-        if args.focal_length is not None:
-            K = pinhole_matrix(args.focal_length, images[0].shape[1], images[0].shape[0])
-        references = args.reference or [None] * len(images)
-        pictures = map(Picture, map(str, args.image), images, args.distance, references)
-        calibration, outliers = calibrate(estimator, pictures, K, camera_height=args.camera_height)
+    with ExitStack() as files:
+        pictures, count, camera = _recorded(args, files) if args.recording else _photographed(args)
+        calibration, outliers = calibrate(estimator, pictures, Setup(camera, args.camera_height, args.ahead))
     model = onnx.load(str(args.model))
     metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
     onnx.helper.set_model_props(model, metadata.to_properties())
@@ -111,13 +104,49 @@ def run(args: argparse.Namespace) -> None:
             f"{outlier.name} is left out: it disagrees with the others by {outlier.octaves:+.2f} octaves, "
             f"a factor of {2**outlier.octaves:.2f} in distance."
         )
-    skipped = pictures_given - calibration.images - calibration.rejected
+    skipped = count - calibration.images - calibration.rejected
     if skipped:
-        print(f"{skipped} of {pictures_given} pictures are left out, because no peer was found in them.")
+        print(f"{skipped} of {count} pictures are left out, because no peer was found in them.")
     save_model(model, output)
     print(
         f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), "
         f"residual {calibration.residual:.3f} octaves "
         f"({100 * (2**calibration.residual - 1):.0f} % of the distance), {calibration.rejected} rejected; "
-        f"reference point {calibration.offset:+.3f} window sides below the network's; wrote {output}."
+        f"reference point {calibration.recess:.3f} m behind what is seen, {calibration.offset:+.3f} window "
+        f"sides below and {calibration.forward:+.3f} ahead of it; wrote {output}."
     )
+
+
+def _photographed(args: argparse.Namespace) -> tuple[Iterable[Picture], int, Camera | None]:
+    """The pictures of the --image files, how many, and the camera they were taken with."""
+    from ledpose_ros.calibration import Picture, pinhole_camera
+    from ledpose_ros.images import read_image
+
+    images = [read_image(path) for path in args.image]
+    camera = None
+    if args.focal_length is not None:
+        camera = pinhole_camera(args.focal_length, images[0].shape[1], images[0].shape[0])
+    references = args.reference or [None] * len(images)
+    return map(Picture, map(str, args.image), images, args.distance, references), len(images), camera
+
+
+def _recorded(args: argparse.Namespace, files: ExitStack) -> tuple[Iterable[Picture], int, Camera]:
+    """The pictures of all recordings, how many, and their camera."""
+    from ledpose_ros.calibration import Camera, Picture
+    from ledpose_ros.recording import Recording
+
+    recordings = [files.enter_context(Recording(path)) for path in args.recording]
+    first = recordings[0].info
+    for recording in recordings[1:]:
+        if not np.array_equal(recording.info.K, first.K):
+            raise LedposeError(
+                f"{recording.path} and {recordings[0].path} were taken with different cameras: calibrate on "
+                "one camera, the model knows what that means for others"
+            )
+    pictures = (
+        Picture(f"sample {index} of {recording.path}", recording.image(index), distance)
+        for recording, distance in zip(recordings, args.distance, strict=True)
+        for index in range(len(recording))
+    )
+    camera = Camera(np.asarray(first.K), np.asarray(first.D), first.distortion_model)
+    return pictures, sum(map(len, recordings)), camera

@@ -30,6 +30,7 @@ from ledpose_ros.geometry import project, relative_bearing
 from ledpose_ros.images import encode_image, rgb_from_message
 from ledpose_ros.leds import HeldState, LedHistory
 from ledpose_ros.live_graph import Listener, running_nodes, use_private_domain
+from ledpose_ros.metrics import facing_leds
 from ledpose_ros.model_metadata import default_model_path
 from ledpose_ros.pairing import stamp_ns
 from ledpose_ros.plots import SAID, TRUE
@@ -250,10 +251,10 @@ def pose_vector(pose: Pose) -> Array:
 def report(heard: Heard, info: RecordingInfo, output: Path, seconds: float) -> int:
     """Score what was heard, print and write the result; 1 if it is worse than the mean predictor."""
     true, said = compare(heard, info)
-    directions = np.asarray(info.led_directions)
+    facing = facing_leds(true.psi, info.led_directions)
     rows = {
-        "published": score(said, true, directions),
-        "mean predictor": score(mean_predictor(true), true, directions),
+        "published": score(said, true, facing),
+        "mean predictor": score(mean_predictor(true), true, facing),
     }
     worse = [
         name

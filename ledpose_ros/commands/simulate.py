@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dim", action="store_true", help="dark rooms, peers within 1.6 m: a first recording to learn from"
     )
     parser.add_argument(
-        "--distance", type=float, metavar="M", help="let the peers stand at this range, to calibrate on [m]"
+        "--distance",
+        type=float,
+        metavar="M",
+        help="let the peer stand straight ahead at this range, to calibrate on [m]",
     )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes that render (all cores)"

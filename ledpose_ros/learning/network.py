@@ -27,6 +27,8 @@ STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
 MAX_PEAKS = 5
+SEPARATION = 0.15
+"""Sides of a peak's window within which there is no other peak."""
 
 
 class CoarseMaps(NamedTuple):
@@ -263,7 +265,8 @@ class PeerNetwork(nn.Module):
         """The strongest separate peaks of p: uv (B, M, 2), log2 scale (B, M) and mass (B, M).
 
         `attention` and `log2_scale` are (B, S, h, w). Position is the local centroid of p summed over scales,
-        log2 scale the mean under p there.
+        log2 scale the mean under p there. Each peak takes the peer's surroundings with it: a near peer covers
+        many cells, and would otherwise leave no peak to others.
         """
         _, _, height, width = attention.shape
         total = attention.sum(1)
@@ -278,10 +281,17 @@ class PeerNetwork(nn.Module):
             1,
         )
         local = F.avg_pool2d(moments, 3, 1, 1, count_include_pad=True) * 9
-        is_peak = F.max_pool2d(total, 3, 1, 1) == total
-        mass = (local[:, 0] * is_peak).flatten(1)
-        _, index = mass.topk(peaks, dim=1)
-        picked = local.flatten(2).gather(2, index[:, None].expand(-1, 4, -1))
+        mass = local[:, 0] * (F.max_pool2d(total, 5, 1, 2) == total)
+        picks = []
+        for _ in range(peaks):
+            index = mass.flatten(1).argmax(1)
+            pick = local.flatten(2).gather(2, index[:, None, None].expand(-1, 4, 1))[..., 0]
+            picks.append(pick)
+            _, peak_u, peak_v, peak_scale = (pick / pick[:, :1].clamp(min=1e-12)).split(1, dim=1)
+            reach = (SEPARATION * window_side(peak_scale)).clamp(min=STRIDE / SCALES[0])
+            away = ((u - peak_u).abs() > reach)[:, None, :] | ((v - peak_v).abs() > reach)[:, :, None]
+            mass = mass * away
+        picked = torch.stack(picks, 2)
         weight = picked[:, 0].clamp(min=1e-12)
         uv = torch.stack([picked[:, 1] / weight, picked[:, 2] / weight], -1)
         return uv, picked[:, 3] / weight, picked[:, 0]

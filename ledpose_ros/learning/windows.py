@@ -41,7 +41,8 @@ from ledpose_ros.learning.network import (
 )
 
 PROPOSALS = 2
-"""Peaks of the posterior that compete, with the last estimate, for an image's window."""
+"""Peaks of the posterior that compete, with the last estimates of the image and of the one beside it in the
+film, for an image's window."""
 LOOKS = 2
 """Times that the fine network moves a proposal."""
 LOG2_SCALES = (-4.5, 2.5)
@@ -59,6 +60,8 @@ TRUSTED = 0.5
 CLIP = (0.3, 0.5, 0.4)
 """How far pictures of a clip may lie apart to be averaged: time [s], place [sides], size [octaves]; standard
 deviations. Pictures that are not a film have nothing near them and stay as they are."""
+NEXT_PICTURE = 0.5
+"""Seconds within which a peer has hardly moved: the picture before or after tells where it may be."""
 CLIP_NEIGHBOURS = 8
 """Pictures before and after that are looked at for it."""
 _BATCH = 32
@@ -131,11 +134,13 @@ def estimate_windows(
 ) -> Windows:
     """The window of every image; without `refine` simply at the posterior's highest peak.
 
-    With `refine` the windows of the `last` estimate compete too. Only ratios of sizes can be learned, so the
-    median log2 scale stays what it was.
+    With `refine` the windows of the `last` estimate compete too, an image's own and, in a film, that of the
+    picture before or after: where it is found in one, it is found in all. Only ratios of sizes can be
+    learned, so the median log2 scale stays what it was.
     """
     network.eval()
     found: list[tuple[Tensor, ...]] = []
+    beside = None if last is None else _surer_neighbours(last, data)
     for indices in _batches(data, "Estimating windows"):
         states = data.states_of(indices, device)
         levels = halvings(normalise(data.halves_of(indices, device)))
@@ -146,9 +151,10 @@ def estimate_windows(
         peaks = proposals = Proposals(peaks_uv, peaks_scale, trust)
         estimate = peaks.best(trust)
         if refine:
-            if last is not None:
-                before = last.of(indices, device)
-                proposals = proposals.joined(before.uv, before.log2_scale, before.trust)
+            if last is not None and beside is not None:
+                for chosen in (indices, beside[indices]):
+                    before = last.of(chosen, device)
+                    proposals = proposals.joined(before.uv, before.log2_scale, before.trust)
             pyramid = Pyramid(data.images_of(indices, device), levels)
             estimate = _refined(network, pyramid, proposals, states)
         uv, log2_scale, _ = estimate
@@ -161,6 +167,20 @@ def estimate_windows(
         drift = windows.log2_scale.median() - last.log2_scale.median()
         windows = replace(windows, log2_scale=windows.log2_scale - drift)
     return _on_floor(windows, data) if data.level else windows
+
+
+def _surer_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
+    """For each image (N,) the one before or after whose window is surer; itself where there is none."""
+    here = np.arange(len(data))
+    best, trust = here.copy(), np.full(len(data), -1.0)
+    for step in (-1, 1):
+        there = np.clip(here + step, 0, len(data) - 1)
+        near = (data.recording[there] == data.recording) & (
+            np.abs(data.seconds[there] - data.seconds) < NEXT_PICTURE
+        )
+        surer = near & (windows.trust[there].numpy() > trust)
+        best[surer], trust[surer] = there[surer], windows.trust[there[surer]].numpy()
+    return best
 
 
 def _on_floor(windows: Windows, data: TrainingSet) -> Windows:

@@ -76,7 +76,7 @@ class Choreography:
 
     Goals of the peers are drawn in the observer's view: distance log-uniform, uniform across the picture and
     a little beyond its edges, any heading. The observer stays near its start, or stands. With `still` nobody
-    moves, and the peers are well inside the picture.
+    moves, the peers are well inside the picture, and the observer looks straight at the first.
     """
 
     def __init__(
@@ -101,6 +101,9 @@ class Choreography:
                 raise LedposeError(f"there is no free place for {peers} peers in the room: simulate fewer")
             speed, turn_rate, acceleration = rng.uniform((0.3, 0.8, 0.6), (1.0, 2.5, 2.0))
             self.peers.append(Drive(pose, speed, turn_rate, acceleration))
+        if still and self.peers:
+            east, north = self.peers[0].pose[:2] - self.observer.pose[:2]
+            self.observer.pose[2] = np.arctan2(north, east)
 
     def advance(self, seconds: float) -> None:
         """Let everybody drive for `seconds`."""

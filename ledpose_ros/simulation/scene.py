@@ -2,6 +2,7 @@
 """One scene: a room, an observer with its camera, peers with LEDs, and the pictures taken in it."""
 
 import os
+from contextlib import suppress
 
 import mujoco
 import numpy as np
@@ -32,6 +33,9 @@ CAMERA_HEIGHT = 0.23
 FOCAL_LENGTH = 314.27 / 640
 """Focal length in picture widths: a horizontal field of view of 91 degrees."""
 
+OBSERVER_TRIES = 20
+"""Places in a room from which peers are looked for before it is said that there is no place for them."""
+
 VISIBLE_SHARE = 0.3
 """A peer counts as visible when at least this share of its body points is seen."""
 
@@ -48,7 +52,7 @@ def camera_matrix(width: int, height: int) -> np.ndarray:
 class Scene:
     """A random scene, everything drawn from `rng`; without peers when `peers` is 0, dark and near if `dim`.
 
-    With `distance` the peers stand still at that range [m] from the camera.
+    With `distance` the peers stand still at that range [m] from the camera, the first straight ahead.
 
     Raises `LedposeError` when OpenGL cannot start.
     """
@@ -75,14 +79,14 @@ class Scene:
         spec.visual.map.znear, spec.visual.map.zfar = 0.01, 30.0
 
         builder = RoomBuilder(spec, rng)
-        observer = _draw_observer_pose(builder.room, rng)
         half_view = np.arctan(0.5 / FOCAL_LENGTH)
         distances = (NEAREST, FARTHEST_DIM if dim else FARTHEST)
         if distance is not None:
             along_floor = np.sqrt(distance**2 - (CAMERA_HEIGHT - BASE_HEIGHT) ** 2)
             distances = (along_floor, along_floor)
         still = distance is not None
-        self._choreography = Choreography(builder.room, observer, peers, half_view, rng, distances, still)
+        self._choreography = _choreography(builder.room, peers, half_view, rng, distances, still)
+        observer = self._choreography.start
         before_camera = observer[:2] + 0.8 * heading(observer[2])
         builder.build([observer[:2], before_camera, *(peer.pose[:2] for peer in self._choreography.peers)])
         self.look = RobotLook.draw(rng)
@@ -250,6 +254,22 @@ def _draw_observer_pose(room: Room, rng: np.random.Generator) -> np.ndarray:
     spot = np.clip(rng.uniform(-0.85, 0.85, 2) * half, 0.5 - half, half - 0.5)
     across = rng.uniform(-0.6, 0.6, 2) * half - spot
     return np.array([*spot, np.arctan2(across[1], across[0])])
+
+
+def _choreography(
+    room: Room,
+    peers: int,
+    half_view: float,
+    rng: np.random.Generator,
+    distances: tuple[float, float],
+    still: bool,
+) -> Choreography:
+    """A choreography whose observer stands where there is place for its peers in view."""
+    for _ in range(OBSERVER_TRIES - 1):
+        # A peer at one distance may find no place, an observer of it elsewhere has another view.
+        with suppress(LedposeError):
+            return Choreography(room, _draw_observer_pose(room, rng), peers, half_view, rng, distances, still)
+    return Choreography(room, _draw_observer_pose(room, rng), peers, half_view, rng, distances, still)
 
 
 def _yaw_matrix(yaw: float) -> np.ndarray:
