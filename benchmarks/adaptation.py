@@ -60,7 +60,7 @@ def adapt_and_score(
         _ledpose("train", first, "-o", run, "--init", model, "--preset", "adapt")
         candidates = {"as it is": model, "adapted": run / "model.onnx"}
         if known is not None:
-            words = ["--image", known.picture, "--distance", known.distance]
+            words = ["--image", known.picture, "--distance", known.distance, "--like", model]
             if known.focal_length is not None:
                 words += ["--focal-length", known.focal_length]
             for name, path in candidates.items():

@@ -127,18 +127,22 @@ def pinhole_camera(focal_length: float, width: int, height: int) -> Camera:
 
 
 def calibrate(
-    estimator: PeerEstimator, pictures: Iterable[Picture], setup: Setup | None = None
+    estimator: PeerEstimator,
+    pictures: Iterable[Picture],
+    setup: Setup | None = None,
+    known: Calibration | None = None,
 ) -> tuple[Calibration, list[Outlier]]:
     """Medians over pictures, with the spread between them as residual, and the outliers left out of it.
 
     Pictures in which no peer is found do not count. Without a camera the peer is taken to be near the image's
-    centre, where range and depth are equal. What the pictures do not tell is kept as the model has it: the
-    recess needs distances that differ by DISTANCE_RATIO, the offset a reference point, `forward` one in a
-    view from the side. Raises LedposeError when no picture shows a peer, for a distance that is not positive,
-    a height that is not below it, a reference outside its picture, or pictures of several sizes.
+    centre, where range and depth are equal. The recess needs distances that differ by DISTANCE_RATIO, the
+    offset a reference point, `forward` one in a view from the side; what the pictures do not tell is as
+    `known`, without it as in the model's own calibration, if it has one. Raises LedposeError when no picture
+    shows a peer, for a distance that is not positive, a height that is not below it, a reference outside its
+    picture, or pictures of several sizes.
     """
     setup = setup or Setup()
-    known = estimator.metadata.calibration
+    known = known or estimator.metadata.calibration
     sightings: list[_Sighting] = []
     width: int | None = None
     best_confidence = 0.0

@@ -255,6 +255,19 @@ def test_pictures_from_near_and_far_tell_how_far_behind_the_seen_side_the_refere
     known = write_fake_model(tmp_path / "known.onnx", dataclasses.replace(METADATA, calibration=calibration))
     again = calibrate_pictures(PeerEstimator(known), pictures[:1])[0]
     assert again.recess == calibration.recess and again.c == pytest.approx(0.0, abs=0.01)
+    other = write_fake_model(tmp_path / "other.onnx")
+    wall = write_picture(tmp_path / "wall.png")
+    like = calibrate(other, [wall], [1.2], "--like", str(known))
+    assert like.recess == calibration.recess and like.c == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_model_without_a_calibration_has_nothing_to_be_like(tmp_path, capsys):
+    model = write_fake_model(tmp_path / "model.onnx")
+    bare = write_fake_model(tmp_path / "bare.onnx", dataclasses.replace(METADATA, calibration=None))
+    picture = write_picture(tmp_path / "picture.png")
+    words = ["calibrate", str(model), "--image", str(picture), "--distance", "1", "--like", str(bare)]
+    assert main(words) == 2
+    assert "bare.onnx is not calibrated" in capsys.readouterr().err
 
 
 def test_a_peer_straight_ahead_seen_from_the_side_tells_where_its_reference_point_is(tmp_path):

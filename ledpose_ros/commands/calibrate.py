@@ -5,7 +5,8 @@ The distance is the range from the camera to the peer's reference point. Without
 later use must come from the same camera setting; with it the model may move to another camera. Pictures from
 near and far tell how far behind the seen side of the peer its reference point lies; --reference, or a level
 camera's --camera-height and a peer straight --ahead, where it is seen. What the pictures do not tell stays as
-it was calibrated before. Pictures that disagree with the others are left out.
+it was calibrated before, or as it is in the model that this one was trained from (--like). Pictures that
+disagree with the others are left out.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--focal-length", type=float, metavar="PX", help="of the pictures' camera, in pixels")
     parser.add_argument(
+        "--like", type=Path, metavar="MODEL", help="calibrated model: has what the pictures do not tell"
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="calibrated model (default: MODEL itself)"
     )
 
@@ -92,9 +96,15 @@ def run(args: argparse.Namespace) -> None:
             f"{len(args.image)} --reference needed, one for each --image, but {len(args.reference)} given"
         )
     estimator = PeerEstimator(args.model)
+    known = None
+    if args.like is not None:
+        known = PeerEstimator(args.like).metadata.calibration
+        if known is None:
+            raise LedposeError(f"{args.like} is not calibrated: there is nothing to take from it")
     with ExitStack() as files:
         pictures, count, camera = _recorded(args, files) if args.recording else _photographed(args)
-        calibration, outliers = calibrate(estimator, pictures, Setup(camera, args.camera_height, args.ahead))
+        setup = Setup(camera, args.camera_height, args.ahead)
+        calibration, outliers = calibrate(estimator, pictures, setup, known)
     model = onnx.load(str(args.model))
     metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
     onnx.helper.set_model_props(model, metadata.to_properties())

@@ -25,6 +25,7 @@ from sensor_msgs.msg import Image, JointState
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import Predictions, mean_predictor, score, table
 from ledpose_ros.geometry import project, relative_bearing
 from ledpose_ros.images import encode_image, rgb_from_message
@@ -102,7 +103,9 @@ def run(args: argparse.Namespace) -> int:
     ledpose("export", output / "adapted" / "checkpoint.pt", "-o", model)
     picture, distance, focal_length = take_calibration_picture(recording, output)
     known = ("--image", picture, "--distance", f"{distance:.2f}", "--focal-length", f"{focal_length:.1f}")
-    ledpose("calibrate", model, *known)
+    # One picture tells the scale; where the reference point lies is as in the model that it started from.
+    like = ("--like", initial) if PeerEstimator(initial).metadata.calibration else ()
+    ledpose("calibrate", model, *known, *like)
 
     announce(4, f"Estimate live in rooms never seen before, and listen for {args.watch:g} s")
     heard = estimate(output, model, args.watch, seed=args.seed + 1000)
