@@ -2,6 +2,7 @@
 """What is true of simulated pictures: their labels fit what they show, and the seed decides everything."""
 
 import argparse
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -272,3 +273,14 @@ def test_simulate_refuses_a_count_of_zero(tmp_path):
     with pytest.raises(LedposeError, match="--count must be at least 1, but is 0"):
         simulate_recording(tmp_path / "none.h5", "--count", "0")
     assert not list(tmp_path.iterdir())
+
+
+def die(scene):
+    """Take the place of a worker's task, in a process that the system kills."""
+    os._exit(9)
+
+
+def test_a_killed_worker_ends_the_simulation_with_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "_render", die)
+    with pytest.raises(LedposeError, match="a process that renders was killed"):
+        simulate.write_recording(tmp_path / "r.h5", {"seed": 1, "width": 64, "height": 36}, 2, workers=1)

@@ -4,6 +4,9 @@
 import argparse
 import os
 import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -91,11 +94,11 @@ def write_recording(
     ]
     with (
         RecordingWriter(path, Simulation(**settings).info, with_ground_truth=True) as writer,
-        get_context("spawn").Pool(min(workers, len(scenes)), _prepare_worker) as pool,
+        ProcessPoolExecutor(min(workers, len(scenes)), get_context("spawn"), _prepare_worker) as pool,
         tqdm(total=count, unit="image") as progress,
     ):
         # Each scene depends on the seed and its index alone, so the recording on nothing else.
-        for samples in pool.imap(_render, scenes):
+        for samples in _rendered(pool, scenes):
             for sample in samples:
                 poses[len(writer), : len(sample.poses)] = sample.poses
                 visible[len(writer), : len(sample.valid)] = sample.valid
@@ -136,6 +139,16 @@ class _Sample:
 def _prepare_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends its workers.
     os.environ.setdefault("LP_NUM_THREADS", "1")  # Software OpenGL: the workers share the cores already.
+
+
+def _rendered(pool: ProcessPoolExecutor, scenes: list[_Scene]) -> Iterator[list[_Sample]]:
+    """The samples of each scene, in order; LedposeError when a worker dies."""
+    try:
+        yield from pool.map(_render, scenes)
+    except BrokenProcessPool:
+        raise LedposeError(
+            "a process that renders was killed, perhaps for want of memory: simulate with fewer --workers"
+        ) from None
 
 
 def _render(scene: _Scene) -> list[_Sample]:

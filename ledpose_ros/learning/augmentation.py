@@ -71,6 +71,10 @@ ENLARGED = 0.8
 """Octaves by which views enlarge at most: they show 57 % of the width."""
 
 
+NOISE_ROOM = 64
+"""Rows and columns by which the field of noise is larger than the images that take their part of it."""
+
+
 def random_view(batch: int, generator: torch.Generator, shrunk: float = 0.0) -> View:
     """Views enlarged by up to ENLARGED octaves or shrunk by up to `shrunk`, anywhere; around them is grey."""
     device = generator.device
@@ -111,5 +115,19 @@ def vary_colours(images: Tensor, generator: torch.Generator) -> Tensor:
     images = torch.baddbmm(offset, gain * matrix, images.flatten(2)).view_as(images)
     if torch.rand((), generator=generator, device=device) < 0.3:
         images = torch.lerp(images, F.avg_pool2d(images, 3, 1, 1), uniform(0, 1, 1, 1, 1))
-    noise = torch.randn(images.shape, generator=generator, device=device)
-    return images.addcmul_(noise, uniform(0, 0.04, 1, 1, 1)).clamp_(-1, 1)
+    _add_noise(images, uniform(0, 0.04).tolist(), generator)
+    return images.clamp_(-1, 1)
+
+
+def _add_noise(images: Tensor, deviations: list[float], generator: torch.Generator) -> None:
+    """Add normal noise of these standard deviations to images (B, 3, H, W), in place.
+
+    All take theirs from different places of one field: fresh noise for each would cost more than all else.
+    """
+    height, width = images.shape[-2:]
+    field = torch.randn(3, height + NOISE_ROOM, width + NOISE_ROOM, generator=generator, device=images.device)
+    corners = torch.randint(
+        NOISE_ROOM + 1, (len(images), 2), generator=generator, device=images.device
+    ).tolist()
+    for image, deviation, (row, column) in zip(images, deviations, corners, strict=True):
+        image.add_(field[:, row : row + height, column : column + width], alpha=deviation)
