@@ -27,7 +27,8 @@ UNKNOWN_ANGLE_VARIANCE = math.pi**2
 MIN_PIXEL_DEVIATION = 0.5
 MIN_OCTAVE_DEVIATION = 0.01
 MIN_YAW_DEVIATION = math.radians(1.0)
-# Peaks that are nearer to each other than this share of the larger one's window show the same peer.
+# Peaks that are nearer to each other than this share of their windows (geometric mean) show the same peer: of
+# the larger window, it would hide peers beside a near one, of the smaller, find parts of one.
 SAME_PEER = 0.3
 
 
@@ -229,7 +230,7 @@ def _separate(detections: Detections) -> list[int]:
     side = detections.window_side
     for m in np.argsort(-detections.confidence, kind="stable"):
         apart = np.abs(detections.uv[kept] - detections.uv[m]).max(1)
-        if (apart >= SAME_PEER * np.maximum(side[kept], side[m])).all():
+        if (apart >= SAME_PEER * np.sqrt(side[kept] * side[m])).all():
             kept.append(int(m))
     return kept
 

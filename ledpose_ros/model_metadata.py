@@ -16,7 +16,7 @@ from ledpose_ros.leds import check_leds
 
 VERSION = 1
 DEFAULT_MODEL = "robomaster_sim.onnx"
-WINDOW_SIDE = 104.0
+WINDOW_SIDE = 72.0
 """Side [px] of the fine network's window in an image rescaled to log2_scale = 0 by definition."""
 
 

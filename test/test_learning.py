@@ -2,6 +2,7 @@
 """Loss, augmentation, trainer and export, on a toy world."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -380,6 +381,11 @@ def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):
         torch.from_numpy(uv).float(), torch.tensor([0.5, 0.0, 0.0, 0.0]), torch.ones(4), torch.zeros(4, 2),
         torch.zeros(4),
     )  # fmt: skip
-    placed = _on_floor(windows, data)
+    apart = replace(data, seconds=np.arange(4) * 60.0)
+    placed = _on_floor(windows, apart)
     assert placed.log2_scale.tolist() == pytest.approx([1.0, 0.0, -1.0, 0.0], abs=1e-4)
     assert placed.trust.tolist() == [1, 1, 1, 0]
+    # In a film, what is told of the same place is evened out.
+    still = replace(windows, uv=torch.tensor([[60.0, horizon + drop] for drop in (19, 21, 19, 21)]))
+    sizes, single = (_on_floor(still, some).log2_scale for some in (data, apart))
+    assert 0 < sizes.max() - sizes.min() < 0.5 * (single.max() - single.min())

@@ -26,8 +26,8 @@ SCALES = (0.5, 0.25, 0.125)
 STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
-MAX_PEAKS = 5
-SEPARATION = 0.15
+MAX_PEAKS = 8
+SEPARATION = 0.1
 """Sides of a peak's window within which there is no other peak."""
 
 
@@ -281,7 +281,7 @@ class PeerNetwork(nn.Module):
             1,
         )
         local = F.avg_pool2d(moments, 3, 1, 1, count_include_pad=True) * 9
-        mass = local[:, 0] * (F.max_pool2d(total, 5, 1, 2) == total)
+        mass = local[:, 0] * (F.max_pool2d(total, 3, 1, 1) == total)
         picks = []
         for _ in range(peaks):
             index = mass.flatten(1).argmax(1)

@@ -45,7 +45,7 @@ from ledpose_ros.learning.windows import CROP_CELLS, Crops, Windows
 
 JITTER_TURN = 0.1
 """Rotation of training windows [rad]: floors and cameras are not perfectly level."""
-COARSEST_CELLS = 20
+COARSEST_CELLS = 32
 """Side [samples] to which windows are blurred at most: near robots teach what far ones look like."""
 ELSEWHERE_SHARE = 0.4
 """Windows without the peer, as a share of those with it."""

@@ -46,7 +46,7 @@ film, for an image's window."""
 LOOKS = 2
 """Times that the fine network moves a proposal."""
 LOG2_SCALES = (-4.5, 2.5)
-"""Limits of a window's log2 scale: sides of 2,350 to 18 px."""
+"""Limits of a window's log2 scale: sides of 1,630 to 13 px."""
 CROP_CELLS = 160
 """Side of a kept crop, at 64 cells a window: room for displaced, zoomed and turned windows."""
 SURE_MASS = 0.4
@@ -199,6 +199,8 @@ def _on_floor(windows: Windows, data: TrainingSet) -> Windows:
         if len(sure):
             offset = (windows.log2_scale[sure] - log2_depth[sure]).median()
             log2_scale[known] = (log2_depth[known] + offset).clamp(*LOG2_SCALES)
+    # Where it touches the floor is told to a few centimetres; a clip of blinking LEDs evens that out.
+    log2_scale = _averaged_over_clips(log2_scale[:, None], data, windows)[:, 0]
     return replace(windows, log2_scale=log2_scale, trust=windows.trust * on_floor)
 
 
