@@ -252,9 +252,10 @@ def _median(values: NDArray[np.float64], otherwise: float) -> float:
 def _recess(sightings: list[_Sighting], otherwise: float) -> float:
     """The recess with which the pictures agree best on c; `otherwise` when all are as far away."""
     distances = [sighting.distance for sighting in sightings]
+    largest = MAX_RECESS * min(distances)
     if max(distances) < DISTANCE_RATIO * min(distances):
-        return otherwise
-    candidates = np.linspace(0, MAX_RECESS * min(distances), 501)
+        return min(otherwise, largest)
+    candidates = np.linspace(0, largest, 501)
     constants = np.array([[sighting.c(recess) for sighting in sightings] for recess in candidates])
     disagreement = np.abs(constants - np.median(constants, axis=1, keepdims=True)).sum(1)
     return float(candidates[disagreement.argmin()])

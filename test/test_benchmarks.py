@@ -18,8 +18,11 @@ from ledpose_ros.recording import Recording
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from benchmarks import accuracy, adaptation, bias, loading, recordings
+import torch
+
+from benchmarks import accuracy, adaptation, bias, learning, loading, recordings
 from benchmarks.degradations import DEGRADATIONS
+from ledpose_ros.learning.network import PeerNetwork
 
 GOOD = Metrics(E_uv=12.0, E_psi=5.0, E_d=4.0, E_xyz=10.0, gamma=93.0, auc=99.9, n=2)
 BAD = Metrics(E_uv=24.0, E_psi=80.0, E_d=math.nan, E_xyz=math.nan, gamma=math.nan, auc=50.0, n=2)
@@ -233,3 +236,33 @@ def test_the_command_measures_a_model_on_recordings_that_are_there(tmp_path, cap
     # The peers that are absent show dark pictures, in which the fake model is less sure.
     assert found["presence"] == 100
     assert (found["recall"], found["precision"]) == (100, 100)
+
+
+def test_the_mean_under_an_even_attention_is_the_middle_of_the_picture():
+    torch.manual_seed(0)
+    network = PeerNetwork(leds=4).eval()
+    for parameter in network.coarse.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        images = torch.randint(0, 255, (2, 64, 128, 3), dtype=torch.uint8)
+        uv, log2_scale, bearing, leds = learning.mean_under_attention(network, images)
+    assert uv.numpy() == pytest.approx(np.tile([63.5, 31.5], (2, 1)), abs=1e-4)
+    assert log2_scale.tolist() == pytest.approx([-2.0, -2.0], abs=1e-5)  # of 1/2, 1/4, 1/8
+    assert torch.all(bearing == 0) and torch.all(leds.sub(0.5).abs() < 1e-5)
+
+
+@pytest.mark.parametrize("method", learning.METHODS)
+def test_learning_is_measured_at_intervals_and_at_the_end(tmp_path, method, capsys):
+    write_toy_recording(tmp_path / "toy.h5", count=4)
+    data = loading.load_recordings([tmp_path / "toy.h5"])
+    asked = []
+
+    def scored(network, answer):
+        asked.append(answer)
+        return GOOD
+
+    rows = learning.learn(data, method, minutes=0.02, every=0.0005, seed=0, scored=scored)
+    assert len(rows) == len(asked) >= 2 and set(asked) == {learning.METHODS[method][1]}
+    assert 0.0005 <= rows[0][0] <= rows[-1][0]
+    learning.draw({method: rows}, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 0

@@ -25,6 +25,7 @@ from ledpose_ros.learning.loss import (
     bearing_loss,
     coarse_cross_entropy,
     crowding_loss,
+    expected_loss,
     led_cross_entropy,
     location_loss,
     shift_loss,
@@ -89,13 +90,19 @@ class Objective(nn.Module):
     def forward(
         self,
         warm_up: tuple[Tensor, Tensor] | None = None,
+        expected: tuple[Tensor, Tensor] | None = None,
         coarse: tuple[Tensor, Tensor, Windows | None] | None = None,
         fine: tuple[Crops, Tensor, Windows, Tensor, Jitter] | None = None,
     ) -> tuple[Tensor, Parts]:
         """The sum of the losses asked for, by the arguments of the methods of these names."""
         losses = [
             method(*arguments)
-            for method, arguments in ((self.warm_up, warm_up), (self.coarse, coarse), (self.fine, fine))
+            for method, arguments in (
+                (self.warm_up, warm_up),
+                (self.expected, expected),
+                (self.coarse, coarse),
+                (self.fine, fine),
+            )
             if arguments is not None
         ]
         parts = {name: part for _, of_loss in losses for name, part in of_loss.items()}
@@ -126,6 +133,18 @@ class Objective(nn.Module):
         view = augmentation.random_view(len(states), self.generator)
         loss, _, parts = self._coarse_loss([view.cut(quarters)], states)
         return loss, parts
+
+    def expected(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Parts]:
+        """The paper's plain loss of the coarse network on all scales, with the same augmentation as `coarse`.
+
+        halves uint8 (B, H/2, W/2, 3), states (B, K).
+        """
+        chosen, states = self._mirror_some(states)
+        half = normalise(augmentation.mirror_images(halves, chosen))
+        view = augmentation.random_view(len(states), self.generator)
+        maps = self.network.coarse_maps(halvings(augmentation.vary_colours(view.cut(half), self.generator)))
+        loss = expected_loss(maps, states, self.led_directions)
+        return loss, {"expected": loss.detach()}
 
     def coarse(self, halves: Tensor, states: Tensor, windows: Windows | None) -> tuple[Tensor, Parts]:
         """Loss of the coarse network on all scales; windows, if there are any, guide its attention.

@@ -51,12 +51,13 @@ class Phase:
     """A part of a training run.
 
     warm-up: the coarse network on one scale, on the darkest pictures; search: on all scales, with ever
-    brighter pictures. The others begin with newly estimated windows. align: the fine network, on widely
+    brighter pictures. expected: the paper's plain loss on all scales, to compare with. The others begin with
+    newly estimated windows. align: the fine network, on widely
     displaced windows, so that they become alike; look: on slightly displaced ones; joint: both networks, and
     the windows guide the coarse one.
     """
 
-    kind: Literal["warm-up", "search", "align", "look", "joint"]
+    kind: Literal["warm-up", "search", "expected", "align", "look", "joint"]
     steps: int
 
 
@@ -315,6 +316,10 @@ class Trainer:
             if kind == "warm-up":
                 return self.objective(warm_up=pictures)
             return self.objective(coarse=(*pictures, None))
+        if kind == "expected":
+            indices = self._indices(np.arange(len(self.data)), SMALL_BATCH)
+            pictures = self.data.halves_of(indices, self.device), self.data.states_of(indices, self.device)
+            return self.objective(expected=pictures)
         windows, crops, told = self._prepare_windows(phase, step)
         indices = self._indices(windows.trusted(), BATCH)
         fine = (

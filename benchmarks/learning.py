@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much is learned in how much time: our preset against the paper's plain loss.
+
+Both train on the same recordings for the same time, measuring not counted. The plain loss trains the coarse
+network alone, as in the paper, and is decoded as there: means under its attention. Size tells distance but
+for a constant, so both get the one that fits the pictures they are measured on best.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.accuracy import as_json
+from benchmarks.command import benchmark_parser, run_command
+from benchmarks.recordings import TEST, leds_in_view, provide
+from ledpose_ros.evaluation import COLUMNS, Predictions, score, text_table, truth
+from ledpose_ros.geometry import distance_from_scale, pixel_rays
+from ledpose_ros.learning.dataset import TrainingSet, load_recordings
+from ledpose_ros.learning.network import PeerNetwork, image_pyramid
+from ledpose_ros.learning.trainer import PRESETS, Phase, Preset, Trainer
+from ledpose_ros.metrics import Metrics
+from ledpose_ros.model_metadata import Calibration
+from ledpose_ros.recording import Recording
+
+BATCH = 16
+PLAIN_STEPS_PER_MINUTE = 200
+"""Steps of the plain loss that a slow machine does: its learning rate falls with the planned steps."""
+
+Answer = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""uv (B, 2), log2 scale (B,), bearing (B, 2) and LED probability (B, K) of the best peer in each image."""
+
+
+def best_peak(network: PeerNetwork, images: torch.Tensor) -> Answer:
+    """The answer of the whole network to images uint8 (B, H, W, 3)."""
+    uv, log2_scale, bearing, leds, *_ = network(images)
+    return uv[:, 0], log2_scale[:, 0], bearing[:, 0], leds[:, 0]
+
+
+def mean_under_attention(network: PeerNetwork, images: torch.Tensor) -> Answer:
+    """The answer of the coarse network alone, decoded as in the paper."""
+    maps = network.coarse_maps(image_pyramid(images).halves)
+    attention = maps.attention()
+    u, v = network.cell_centres(*attention.shape[2:])
+    total = attention.sum(1)
+    uv = torch.stack([(total.sum(1) * u).sum(1), (total.sum(2) * v).sum(1)], 1)
+    bearing = (attention[:, :, None] * maps.bearing).sum((1, 3, 4))
+    leds = (attention[:, :, None] * maps.leds.sigmoid()).sum((1, 3, 4))
+    return uv, (attention * maps.log2_scale()).sum((1, 2, 3)), bearing, leds
+
+
+METHODS: dict[str, tuple[Callable[[float], Preset], Callable[[PeerNetwork, torch.Tensor], Answer]]] = {
+    "ours": (lambda minutes: PRESETS["cpu"], best_peak),
+    "plain expected loss": (
+        lambda minutes: Preset(
+            (Phase("expected", round(minutes * PLAIN_STEPS_PER_MINUTE)),), PRESETS["cpu"].learning_rate
+        ),
+        mean_under_attention,
+    ),
+}
+"""For each method its preset, given the minutes there are, and how its network answers."""
+
+
+@torch.no_grad()
+def measure(
+    network: PeerNetwork,
+    answer: Callable[[PeerNetwork, torch.Tensor], Answer],
+    recording: Recording,
+    true: Predictions,
+    in_view: NDArray[np.bool_],
+) -> Metrics:
+    """The row of a network on the images of `true`."""
+    info = recording.info
+    parts = []
+    for start in range(0, len(true.index), BATCH):
+        images = np.stack([recording.image(int(index)) for index in true.index[start : start + BATCH]])
+        parts.append([values.double().numpy() for values in answer(network, torch.from_numpy(images))])
+    uv, log2_scale, bearing, leds = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rays = pixel_rays(uv, info.K, info.D, info.distortion_model)
+    c = float(np.median(np.log2(true.position[:, 2]) - log2_scale))
+    fitting = Calibration(c, len(uv), 0.0, info.width, float(info.K[0, 0]))
+    distance = distance_from_scale(log2_scale, rays, fitting, info.K, info.width, info.distortion_model)
+    psi = np.arctan2(bearing[:, 1], bearing[:, 0])
+    said = Predictions(true.index, uv, psi, distance, distance[:, None] * rays, leds, np.ones(len(uv)))
+    return score(said, true, in_view)
+
+
+def learn(
+    data: TrainingSet, method: str, minutes: float, every: float, seed: int, scored: Callable[..., Metrics]
+) -> list[tuple[float, Metrics]]:
+    """Minutes of training, and the row of the averaged network then."""
+    make_preset, answer = METHODS[method]
+    rows: list[tuple[float, Metrics]] = []
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(data, Path(folder), make_preset(minutes), seed=seed)
+        trainer.network.train()
+        spent = 0.0
+        while spent < minutes and trainer.step < trainer.preset.steps:
+            start = time.perf_counter()
+            trainer.train_step()
+            spent += (time.perf_counter() - start) / 60
+            if spent >= every * (len(rows) + 1):
+                rows.append((spent, scored(trainer.average.module.eval(), answer)))
+                print(f"{method}, {spent:.1f} minutes, step {trainer.step}: {rows[-1][1]}", flush=True)
+        rows.append((spent, scored(trainer.average.module.eval(), answer)))
+    return rows
+
+
+def draw(rows: dict[str, list[tuple[float, Metrics]]], path: Path) -> None:
+    """Errors against time, a line a method, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    columns = [(key, title) for key, title in COLUMNS if key in ("E_uv", "E_psi", "E_d", "auc")]
+    for axis, (key, title) in zip(figure.subplots(1, len(columns)), columns, strict=True):
+        for method, measured in rows.items():
+            times, values = zip(*((minute, getattr(row, key)) for minute, row in measured), strict=True)
+            axis.plot(times, values, marker="o", markersize=3, label=method)
+        axis.set(xlabel="minutes of training", ylabel=title, ylim=(50, 100) if key == "auc" else (0, None))
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = benchmark_parser("benchmarks.learning", __doc__)
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="to train on")
+    parser.add_argument("--minutes", type=float, default=60, metavar="M", help="of training each (60)")
+    parser.add_argument(
+        "--every", type=float, default=5, metavar="M", help="minutes between measurements (5)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=300, metavar="N", help="of the test set to measure on (300)"
+    )
+    parser.add_argument("--level", action="store_true", help="cameras are level, as for `ledpose train`")
+    parser.add_argument("--method", choices=METHODS, action="append", help="only this one; repeatable (all)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the training (0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as JSON")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw errors against time")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, measure and print."""
+    data = load_recordings(args.recordings, level=args.level)
+    with Recording(provide(TEST, args.data)) as recording:
+        true = truth(recording)
+        # Spread over the rooms.
+        chosen = np.isin(
+            np.arange(len(true.index)), np.linspace(0, len(true.index) - 1, args.images).astype(int)
+        )
+        true = true.of(chosen)
+        in_view = leds_in_view(recording, true.index)
+
+        def scored(network: PeerNetwork, answer: Callable[[PeerNetwork, torch.Tensor], Answer]) -> Metrics:
+            return measure(network, answer, recording, true, in_view)
+
+        rows = {
+            method: learn(data, method, args.minutes, args.every, args.seed, scored)
+            for method in args.method or METHODS
+        }
+    print(
+        text_table(
+            [title for _, title in COLUMNS],
+            {
+                f"{method}, {minute:.1f} min": list(row.as_dict().values())
+                for method, measured in rows.items()
+                for minute, row in measured
+            },
+        )
+    )
+    if args.json:
+        args.json.write_text(json.dumps(as_json({m: {f"{t:.2f}": r for t, r in v} for m, v in rows.items()})))
+    if args.plot:
+        draw(rows, args.plot)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(run, make_parser()))
