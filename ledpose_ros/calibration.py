@@ -42,6 +42,9 @@ MAX_RECESS = 0.5
 SIDE_VIEW = 0.5
 """|sin psi| from which on a picture tells where ahead or astern the reference point lies."""
 
+SIDE_VIEWS = 3
+"""Such pictures that are needed: a single one is as likely to be off as the network is."""
+
 
 class Camera(NamedTuple):
     """Matrix K (3, 3), distortion coefficients D and distortion model, as in `sensor_msgs/CameraInfo`."""
@@ -136,10 +139,10 @@ def calibrate(
 
     Pictures in which no peer is found do not count. Without a camera the peer is taken to be near the image's
     centre, where range and depth are equal. The recess needs distances that differ by DISTANCE_RATIO, the
-    offset a reference point, `forward` one in a view from the side; what the pictures do not tell is as
-    `known`, without it as in the model's own calibration, if it has one. Raises LedposeError when no picture
-    shows a peer, for a distance that is not positive, a height that is not below it, a reference outside its
-    picture, or pictures of several sizes.
+    offset a reference point, `forward` one in SIDE_VIEWS views from the side; what the pictures do not tell
+    is as `known`, without it as in the model's own calibration, if it has one. Raises LedposeError when no
+    picture shows a peer, for a distance that is not positive, a height that is not below it, a reference
+    outside its picture, or pictures of several sizes.
     """
     setup = setup or Setup()
     known = known or estimator.metadata.calibration
@@ -160,13 +163,19 @@ def calibrate(
             f"no peer is found in any picture (confidence at most {best_confidence:.2f}, needed "
             f"{MIN_CONFIDENCE}): take one with the whole robot in view"
         )
-    recess = _recess(sightings, known.recess if known else 0.0)
+    recess, offset, forward = (known.recess, known.offset, known.forward) if known else (0.0, 0.0, 0.0)
+    recess = _recess(sightings, recess)
     used, outliers = _split(sightings, recess)
     constants = [sighting.c(recess) for sighting in used]
     displacement = np.array([sighting.displacement(recess, setup.camera) for sighting in used])
+    downward = displacement[~np.isnan(displacement[:, 1]), 1]
+    if len(downward):
+        offset = float(np.median(downward))
     # Who looks at the peer's left side, psi = 90 degrees, sees its front on the left.
     leftward = np.sin([sighting.psi for sighting in used])
-    aside = np.abs(leftward) >= SIDE_VIEW
+    aside = (np.abs(leftward) >= SIDE_VIEW) & ~np.isnan(displacement[:, 0])
+    if aside.sum() >= SIDE_VIEWS:
+        forward = float(np.median(-displacement[aside, 0] / leftward[aside]))
     calibration = Calibration(
         c=float(np.median(constants)),
         images=len(used),
@@ -175,8 +184,8 @@ def calibrate(
         width=width,
         focal_length=None if setup.camera is None else float(setup.camera.K[0, 0]),
         rejected=len(outliers),
-        offset=_median(displacement[:, 1], known.offset if known else 0.0),
-        forward=_median(-displacement[aside, 0] / leftward[aside], known.forward if known else 0.0),
+        offset=offset,
+        forward=forward,
         recess=recess,
     )
     return calibration, outliers
@@ -241,12 +250,6 @@ def _check(picture: Picture, width: int | None, setup: Setup) -> None:
                 f"the reference ({u:g}, {v:g}) of {name} lies outside the picture of "
                 f"{picture_width}x{picture_height}: give the pixel of the peer's reference point"
             )
-
-
-def _median(values: NDArray[np.float64], otherwise: float) -> float:
-    """Median of what is known of the values, `otherwise` if nothing is."""
-    values = values[~np.isnan(values)]
-    return float(np.median(values)) if len(values) else otherwise
 
 
 def _recess(sightings: list[_Sighting], otherwise: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_model import METADATA, write_fake_model
 
-from ledpose_ros.calibration import Picture
+from ledpose_ros.calibration import SIDE_VIEWS, Picture
 from ledpose_ros.calibration import calibrate as calibrate_pictures
 from ledpose_ros.cli import main
 from ledpose_ros.errors import LedposeError
@@ -270,25 +270,17 @@ def test_a_model_without_a_calibration_has_nothing_to_be_like(tmp_path, capsys):
     assert "bare.onnx is not calibrated" in capsys.readouterr().err
 
 
-def test_a_peer_straight_ahead_seen_from_the_side_tells_where_its_reference_point_is(tmp_path):
+def test_side_views_tell_where_ahead_the_reference_point_is(tmp_path):
     """The fake model says the picture's centre and looks at the left side of the peer: its front is left."""
     model = write_fake_model(tmp_path / "model.onnx", psi=math.pi / 2)
-    picture = write_picture(tmp_path / "picture.png")
-    calibration = calibrate(
-        model,
-        [picture],
-        [2.0],
-        "--focal-length",
-        str(FOCAL),
-        "--reference",
-        str(CENTRE[0] - 26),
-        str(CENTRE[1]),
-    )
+    pictures = [write_picture(tmp_path / "picture.png")] * SIDE_VIEWS
+    camera = ("--focal-length", str(FOCAL))
+    references = [str(word) for _ in pictures for word in ("--reference", CENTRE[0] - 26, CENTRE[1])]
+    assert calibrate(model, pictures[1:], [2.0] * (SIDE_VIEWS - 1), *camera, *references[3:]).forward == 0
+    calibration = calibrate(model, pictures, [2.0] * SIDE_VIEWS, *camera, *references)
     assert calibration.forward == pytest.approx(26 / WINDOW_SIDE, rel=1e-3)
     peer = PeerEstimator(model).estimate(WHITE, K, np.zeros(5), "plumb_bob")[0]
     assert peer.uv == pytest.approx([CENTRE[0] - 26, CENTRE[1]])
-    assert calibrate(model, [picture], [2.0], "--focal-length", str(FOCAL), "--ahead").forward == 0
+    assert calibrate(model, pictures, [2.0] * SIDE_VIEWS, *camera, "--ahead").forward == 0
     frontal = write_fake_model(tmp_path / "frontal.onnx", psi=0.2)
-    assert calibrate(frontal, [picture], [2.0], "--reference", "120", "90").forward == 0, (
-        "seen from the front"
-    )
+    assert calibrate(frontal, pictures, [2.0] * SIDE_VIEWS, *references).forward == 0, "seen from the front"
