@@ -364,6 +364,20 @@ def test_exported_graph_agrees_with_torch(tmp_path):
     assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()
 
 
+def test_cut_images_end_at_an_upright_line_near_one_edge():
+    images = torch.ones(64, 3, 20, 20)
+    generator = torch.Generator().manual_seed(0)
+    cut = augmentation.cut_some(images, 0.5, 0.3, generator)
+    columns = cut[:, 0, 0]
+    assert torch.equal(cut, columns[:, None, None].expand_as(cut)), "the line is upright"
+    seen = columns.sum(1)
+    assert seen.min() >= 14 and 20 < (seen < 20).sum() < 44
+    # What is gone is gone from one edge on.
+    assert torch.all((columns.diff(dim=1) != 0).sum(1) <= 1)
+    assert columns[:, 0].min() == columns[:, -1].min() == 0
+    assert torch.equal(augmentation.cut_some(images, 0.0, 0.3, generator), images)
+
+
 def test_a_pyramid_keeps_odd_edges():
     pyramid = image_pyramid(torch.zeros(1, 5, 7, 3, dtype=torch.uint8))
     assert isinstance(pyramid, Pyramid)

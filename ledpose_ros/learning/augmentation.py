@@ -92,6 +92,22 @@ def blur_some(images: Tensor, coarsest: int, generator: torch.Generator) -> Tens
     return torch.cat([F.interpolate(small, size=(side, side), mode="bilinear"), images[half:]])
 
 
+def cut_some(images: Tensor, share: float, deepest: float, generator: torch.Generator) -> Tensor:
+    """A share of the images (B, 3, H, H) grey beyond an upright line, as if there the picture ended.
+
+    The line lies up to `deepest` sides from the left or right edge. A robot that is partly out of the picture
+    is where it would be if all of it were seen.
+    """
+    batch, side = len(images), images.shape[-1]
+    depth = torch.rand(batch, generator=generator, device=generator.device) * deepest
+    chosen = torch.rand(batch, generator=generator, device=generator.device) < share
+    column = (torch.arange(side, device=images.device) + 0.5) / side
+    kept = column >= torch.where(chosen, depth, torch.zeros_like(depth))[:, None]
+    mirrored = torch.rand(batch, generator=generator, device=generator.device) < 0.5
+    kept = torch.where(mirrored[:, None], kept.flip(1), kept)
+    return images * kept[:, None, None]
+
+
 def vary_colours(images: Tensor, generator: torch.Generator) -> Tensor:
     """Random brightness, white balance, saturation, order of channels, blur and noise.
 

@@ -48,6 +48,10 @@ JITTER_TURN = 0.1
 """Rotation of training windows [rad]: floors and cameras are not perfectly level."""
 COARSEST_CELLS = 32
 """Side [samples] to which windows are blurred at most: near robots teach what far ones look like."""
+CUT_SHARE = 0.2
+"""Share of the windows that are cut as by the picture's edge."""
+CUT = 0.6
+"""Side of a window of which at most so much is cut off."""
 ELSEWHERE_SHARE = 0.4
 """Windows without the peer, as a share of those with it."""
 SHRUNK = 1.0
@@ -217,6 +221,7 @@ class Objective(nn.Module):
         others = math.ceil(ELSEWHERE_SHARE * batch)
         views = augmentation.blur_some(views, COARSEST_CELLS, self.generator)
         seen = augmentation.vary_colours(torch.cat([views, elsewhere[:others]]), self.generator)
+        seen = torch.cat([augmentation.cut_some(seen[:batch], CUT_SHARE, CUT, self.generator), seen[batch:]])
         both = self.network.fine(seen)
         look = FineLook(*(values[:batch] for values in both))
         absent = led_cross_entropy(both.presence[batch:], torch.zeros(others, device=device))
