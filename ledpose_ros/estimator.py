@@ -32,6 +32,10 @@ MIN_YAW_DEVIATION = math.radians(1.0)
 SAME_PEER = 0.3
 
 
+def _window_side(log2_scale: np.ndarray) -> np.ndarray:
+    return WINDOW_SIDE * np.exp2(-log2_scale)
+
+
 @dataclass(frozen=True)
 class Detections:
     """What the network says of one image: M peaks by falling confidence, K LEDs (see `docs/model.md`)."""
@@ -47,7 +51,7 @@ class Detections:
     @property
     def window_side(self) -> np.ndarray:
         """Side (M,) [px] of the window around each peer: its apparent size but for a constant factor."""
-        return WINDOW_SIDE * np.exp2(-self.log2_scale)
+        return _window_side(self.log2_scale)
 
     @property
     def psi(self) -> np.ndarray:
@@ -215,7 +219,7 @@ def reference_points(
 
     See `Calibration`: first along the image by shares of the apparent size, then away from the camera.
     """
-    side = WINDOW_SIDE * np.exp2(-log2_scale.astype(np.float64))
+    side = _window_side(log2_scale.astype(np.float64))
     # Who looks at the peer's left side, psi = 90 degrees, sees its front on the left.
     across = -calibration.forward * np.sin(psi)
     uv = uv + side[:, None] * np.column_stack([across, np.full_like(across, calibration.offset)])

@@ -138,15 +138,22 @@ class Objective(nn.Module):
         loss, _, parts = self._coarse_loss([view.cut(quarters)], states)
         return loss, parts
 
+    def _varied(
+        self, halves: Tensor, states: Tensor, shrunk: float = 0.0
+    ) -> tuple[Tensor, Tensor, Tensor, augmentation.View]:
+        """Half-size pictures (B, 3, H/2, W/2) as learned from, states, which are mirrored (B,), views."""
+        chosen, states = self._mirror_some(states)
+        half = normalise(augmentation.mirror_images(halves, chosen))
+        view = augmentation.random_view(len(states), self.generator, shrunk)
+        return augmentation.vary_colours(view.cut(half), self.generator), states, chosen, view
+
     def expected(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Parts]:
         """The paper's plain loss of the coarse network on all scales, with the same augmentation as `coarse`.
 
         halves uint8 (B, H/2, W/2, 3), states (B, K).
         """
-        chosen, states = self._mirror_some(states)
-        half = normalise(augmentation.mirror_images(halves, chosen))
-        view = augmentation.random_view(len(states), self.generator)
-        maps = self.network.coarse_maps(halvings(augmentation.vary_colours(view.cut(half), self.generator)))
+        varied, states, _, _ = self._varied(halves, states)
+        maps = self.network.coarse_maps(halvings(varied))
         loss = expected_loss(maps, states, self.led_directions)
         return loss, {"expected": loss.detach()}
 
@@ -155,13 +162,10 @@ class Objective(nn.Module):
 
         halves uint8 (B, H/2, W/2, 3), states (B, K).
         """
-        chosen, states = self._mirror_some(states)
-        half = normalise(augmentation.mirror_images(halves, chosen))
-        view = augmentation.random_view(len(states), self.generator, SHRUNK if windows else 0.0)
-        varied = augmentation.vary_colours(view.cut(half), self.generator)
+        varied, states, chosen, view = self._varied(halves, states, SHRUNK if windows else 0.0)
         loss, maps, parts = self._coarse_loss(halvings(varied), states)
         if windows is not None:
-            size = 2 * torch.tensor([half.shape[3], half.shape[2]], device=half.device)
+            size = 2 * torch.tensor([varied.shape[3], varied.shape[2]], device=varied.device)
             uv = windows.uv.clone()
             uv[chosen, 0] = size[0] - 1 - uv[chosen, 0]
             guide = self._guide_loss(maps, replace(windows, uv=uv), view, size)

@@ -302,6 +302,10 @@ class Trainer:
         own_share = max(1, batch_size // self.processes.count)
         return batch_indices(np.sort(pool), self.data.bounds, own_share, self.seed, self.step)
 
+    def _pictures(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Half-size pictures and LED states of these samples, on the device."""
+        return self.data.halves_of(indices, self.device), self.data.states_of(indices, self.device)
+
     def _loss(self) -> tuple[torch.Tensor, Parts]:
         """The loss of the next batch."""
         phase, step = self.phase()
@@ -312,14 +316,13 @@ class Trainer:
             share = DARKEST if kind == "warm-up" else DARKEST + (1 - DARKEST) * min(1.0, 1.5 * step / steps)
             pool = self.by_brightness[: max(1, round(share * len(self.data)))]
             indices = self._indices(pool, BATCH if kind == "warm-up" else SMALL_BATCH)
-            pictures = self.data.halves_of(indices, self.device), self.data.states_of(indices, self.device)
+            pictures = self._pictures(indices)
             if kind == "warm-up":
                 return self.objective(warm_up=pictures)
             return self.objective(coarse=(*pictures, None))
         if kind == "expected":
             indices = self._indices(np.arange(len(self.data)), SMALL_BATCH)
-            pictures = self.data.halves_of(indices, self.device), self.data.states_of(indices, self.device)
-            return self.objective(expected=pictures)
+            return self.objective(expected=self._pictures(indices))
         windows, crops, told = self._prepare_windows(phase, step)
         indices = self._indices(windows.trusted(), BATCH)
         fine = (
@@ -332,11 +335,7 @@ class Trainer:
         if kind != "joint":
             return self.objective(fine=fine)
         indices = self._indices(np.arange(len(self.data)), SMALL_BATCH)
-        coarse = (
-            self.data.halves_of(indices, self.device),
-            self.data.states_of(indices, self.device),
-            windows.of(indices, self.device),
-        )
+        coarse = (*self._pictures(indices), windows.of(indices, self.device))
         return self.objective(coarse=coarse, fine=fine)
 
     def train_step(self) -> tuple[float, Parts]:
