@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much is learned in how much time: our preset against the paper's plain loss.
 
-Both train on the same recordings for the same time, measuring not counted. The plain loss trains the coarse
-network alone, as in the paper, and is decoded as there: means under its attention. Size tells distance but
-for a constant, so both get the one that fits the pictures they are measured on best.
+Both train on the same recordings for the same time, measuring not counted; so does ours without one of its
+parts, if asked for. The plain loss trains the coarse network alone, as in the paper, and is decoded as there:
+means under its attention. Size tells distance but for a constant, so all get the one that fits the pictures
+they are measured on best.
 """
 
 import argparse
@@ -11,8 +12,12 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,8 +28,9 @@ from benchmarks.command import benchmark_parser, run_command
 from benchmarks.recordings import TEST, leds_in_view, provide
 from ledpose_ros.evaluation import COLUMNS, Predictions, score, text_table, truth
 from ledpose_ros.geometry import distance_from_scale, pixel_rays
+from ledpose_ros.learning import objective, trainer, windows
 from ledpose_ros.learning.dataset import TrainingSet, load_recordings
-from ledpose_ros.learning.network import PeerNetwork, image_pyramid
+from ledpose_ros.learning.network import WINDOW_CELLS, PeerNetwork, image_pyramid
 from ledpose_ros.learning.trainer import PRESETS, Phase, Preset, Trainer
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import Calibration
@@ -56,16 +62,43 @@ def mean_under_attention(network: PeerNetwork, images: torch.Tensor) -> Answer:
     return uv, (attention * maps.log2_scale()).sum((1, 2, 3)), bearing, leds
 
 
-METHODS: dict[str, tuple[Callable[[float], Preset], Callable[[PeerNetwork, torch.Tensor], Answer]]] = {
-    "ours": (lambda minutes: PRESETS["cpu"], best_peak),
-    "plain expected loss": (
-        lambda minutes: Preset(
-            (Phase("expected", round(minutes * PLAIN_STEPS_PER_MINUTE)),), PRESETS["cpu"].learning_rate
-        ),
-        mean_under_attention,
-    ),
+class Method(NamedTuple):
+    """A way to learn: its preset, given the minutes there are, and how its network answers."""
+
+    preset: Callable[[float], Preset]
+    answer: Callable[[PeerNetwork, torch.Tensor], Answer]
+    changes: tuple[tuple[ModuleType, str, float], ...] = ()
+    """Constants of the trainer that are different: the module, the name, the value."""
+
+
+def preset_cpu(minutes: float) -> Preset:
+    """The preset, which ends when it ends."""
+    return PRESETS["cpu"]
+
+
+def plain_loss(minutes: float) -> Preset:
+    """The paper's loss for as many steps as a slow machine does."""
+    steps = round(minutes * PLAIN_STEPS_PER_MINUTE)
+    return Preset((Phase("expected", steps),), PRESETS["cpu"].learning_rate)
+
+
+OURS = "ours"
+PLAIN = "plain expected loss"
+METHODS = {
+    OURS: Method(preset_cpu, best_peak),
+    PLAIN: Method(plain_loss, mean_under_attention),
+} | {
+    f"{OURS} without {part}": Method(preset_cpu, best_peak, changes)
+    for part, changes in {
+        "dark first": ((trainer, "DARKEST", 1.0),),
+        "films": ((windows, "NEXT_PICTURE", 0.0), (windows, "CLIP_NEIGHBOURS", 0)),
+        "blurred windows": ((objective, "COARSEST_CELLS", WINDOW_CELLS - 1),),
+        "hidden parts": ((objective, "HIDDEN_SHARE", 0.0),),
+        "parts elsewhere": ((windows, "PARTS", 0.0),),
+        "shrunk pictures": ((objective, "SHRUNK", 0.0),),
+        "joined pictures": ((objective, "JOINED_SHARE", 0.0),),
+    }.items()
 }
-"""For each method its preset, given the minutes there are, and how its network answers."""
 
 
 @torch.no_grad()
@@ -93,23 +126,35 @@ def measure(
 
 
 def learn(
-    data: TrainingSet, method: str, minutes: float, every: float, seed: int, scored: Callable[..., Metrics]
+    data: TrainingSet,
+    method: str,
+    minutes: float,
+    every: float,
+    seed: int,
+    scored: Callable[..., Metrics],
+    keep: Path | None = None,
 ) -> list[tuple[float, Metrics]]:
-    """Minutes of training, and the row of the averaged network then."""
-    make_preset, answer = METHODS[method]
+    """Minutes of training, and the row of the averaged network then; `keep` is for the checkpoint."""
+    preset, answer, changes = METHODS[method]
     rows: list[tuple[float, Metrics]] = []
-    with TemporaryDirectory() as folder:
-        trainer = Trainer(data, Path(folder), make_preset(minutes), seed=seed)
-        trainer.network.train()
+    with TemporaryDirectory() as folder, ExitStack() as changed:
+        for module, name, value in changes:
+            changed.enter_context(patch.object(module, name, value))
+        directory = keep or Path(folder)
+        directory.mkdir(parents=True, exist_ok=True)
+        training = Trainer(data, directory, preset(minutes), seed=seed)
+        training.network.train()
         spent = 0.0
-        while spent < minutes and trainer.step < trainer.preset.steps:
+        while spent < minutes and training.step < training.preset.steps:
             start = time.perf_counter()
-            trainer.train_step()
+            training.train_step()
             spent += (time.perf_counter() - start) / 60
             if spent >= every * (len(rows) + 1):
-                rows.append((spent, scored(trainer.average.module.eval(), answer)))
-                print(f"{method}, {spent:.1f} minutes, step {trainer.step}: {rows[-1][1]}", flush=True)
-        rows.append((spent, scored(trainer.average.module.eval(), answer)))
+                rows.append((spent, scored(training.average.module.eval(), answer)))
+                print(f"{method}, {spent:.1f} minutes, step {training.step}: {rows[-1][1]}", flush=True)
+                training.save()
+        rows.append((spent, scored(training.average.module.eval(), answer)))
+        training.save()
     return rows
 
 
@@ -142,8 +187,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--images", type=int, default=300, metavar="N", help="of the test set to measure on (300)"
     )
     parser.add_argument("--level", action="store_true", help="cameras are level, as for `ledpose train`")
-    parser.add_argument("--method", choices=METHODS, action="append", help="only this one; repeatable (all)")
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        action="append",
+        help="only this one; repeatable (ours and the plain loss)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the training (0)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave each method's checkpoint there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as JSON")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw errors against time")
     return parser
@@ -165,8 +216,10 @@ def run(args: argparse.Namespace) -> None:
             return measure(network, answer, recording, true, in_view)
 
         rows = {
-            method: learn(data, method, args.minutes, args.every, args.seed, scored)
-            for method in args.method or METHODS
+            method: learn(
+                data, method, args.minutes, args.every, args.seed, scored, args.keep and args.keep / method
+            )
+            for method in args.method or (OURS, PLAIN)
         }
     print(
         text_table(

@@ -28,12 +28,11 @@ from ledpose_ros.evaluation import text_table
 from ledpose_ros.learning import augmentation
 from ledpose_ros.learning.dataset import TrainingSet, batch_indices, load_recordings
 from ledpose_ros.learning.network import normalise
-from ledpose_ros.learning.trainer import PRESETS, Trainer
+from ledpose_ros.learning.trainer import PRESETS, SMALL_BATCH, Trainer
 from ledpose_ros.recording import Recording
 
 SIMULATED = BenchmarkSet("loading", 192, {"seed": 2005})
-BATCH = 64
-MEASURED_BATCHES = 12
+MEASURED_BATCHES = 32
 MEASURED_STEPS = 12
 REQUIRED_RATIO = 3.0
 ALLOWED_SHARE = 5.0
@@ -74,7 +73,7 @@ def whole_batches(data: TrainingSet, half: bool) -> Iterable[Tensor]:
     """Batches as training makes them, (B, 3, H, W) in [-1, 1], without end."""
     generator = torch.Generator().manual_seed(0)
     for step in count():
-        indices = batch_indices(np.arange(len(data)), data.bounds, BATCH, 0, step)
+        indices = batch_indices(np.arange(len(data)), data.bounds, SMALL_BATCH, 0, step)
         yield varied((data.halves_of if half else data.images_of)(indices, CPU), generator)
 
 
@@ -91,9 +90,9 @@ def one_by_one(path: Path, half: bool, workers: int) -> float:
     """Pictures a second of a DataLoader with so many worker processes."""
     dataset = PicturesOneByOne(path, half)
     sampler = torch.utils.data.RandomSampler(
-        dataset, replacement=True, num_samples=BATCH * (MEASURED_BATCHES + 1)
+        dataset, replacement=True, num_samples=SMALL_BATCH * (MEASURED_BATCHES + 1)
     )
-    loader = DataLoader(dataset, BATCH, sampler=sampler, num_workers=workers)
+    loader = DataLoader(dataset, SMALL_BATCH, sampler=sampler, num_workers=workers)
     return images_per_second(loader)
 
 
@@ -145,7 +144,7 @@ def run(args: argparse.Namespace) -> None:
     rows["ratio"] = (np.array(rows["whole batches"]) / fastest).tolist()
     full_size, half_size = f"{width}x{height}", f"{width // 2}x{height // 2}"
     share = waiting_share(data)
-    print(f"Pictures a second, batches of {BATCH}, {torch.get_num_threads()} threads:")
+    print(f"Pictures a second, batches of {SMALL_BATCH}, {torch.get_num_threads()} threads:")
     print(text_table([full_size, half_size], rows))
     as_trained = rows["whole batches"][1] / fastest[0]
     print(f"Ratio for the same pictures: {rows['ratio'][1]:.3g}, required {REQUIRED_RATIO:g}.")

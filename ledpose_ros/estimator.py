@@ -19,7 +19,7 @@ from ledpose_ros.geometry import (
     project,
     rotation_matrix,
 )
-from ledpose_ros.model_metadata import WINDOW_SIDE, Calibration, ModelMetadata
+from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, ModelMetadata
 
 # Variance of an angle of which nothing is known, as roll and pitch of the peer [rad^2].
 UNKNOWN_ANGLE_VARIANCE = math.pi**2
@@ -27,9 +27,6 @@ UNKNOWN_ANGLE_VARIANCE = math.pi**2
 MIN_PIXEL_DEVIATION = 0.5
 MIN_OCTAVE_DEVIATION = 0.01
 MIN_YAW_DEVIATION = math.radians(1.0)
-# Peaks that are nearer to each other than this share of their windows (geometric mean) show the same peer: of
-# the larger window, it would hide peers beside a near one, of the smaller, find parts of one.
-SAME_PEER = 0.3
 
 
 def _window_side(log2_scale: np.ndarray) -> np.ndarray:

@@ -18,6 +18,11 @@ VERSION = 1
 DEFAULT_MODEL = "robomaster_sim.onnx"
 WINDOW_SIDE = 72.0
 """Side [px] of the fine network's window in an image rescaled to log2_scale = 0 by definition."""
+SAME_PEER = 0.3
+"""Windows nearer to each other than this share of the geometric mean of their sides show the same peer.
+
+Of the larger side, it would hide peers beside a near one; of the smaller, find parts of one.
+"""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import torch
 from benchmarks import accuracy, adaptation, bias, learning, loading, recordings
 from benchmarks.degradations import DEGRADATIONS
 from ledpose_ros.learning.network import PeerNetwork
+from ledpose_ros.learning.trainer import load_checkpoint
 
 GOOD = Metrics(E_uv=12.0, E_psi=5.0, E_d=4.0, E_xyz=10.0, gamma=93.0, auc=99.9, n=2)
 BAD = Metrics(E_uv=24.0, E_psi=80.0, E_d=math.nan, E_xyz=math.nan, gamma=math.nan, auc=50.0, n=2)
@@ -251,7 +252,7 @@ def test_the_mean_under_an_even_attention_is_the_middle_of_the_picture():
     assert torch.all(bearing == 0) and torch.all(leds.sub(0.5).abs() < 1e-5)
 
 
-@pytest.mark.parametrize("method", learning.METHODS)
+@pytest.mark.parametrize("method", [learning.OURS, learning.PLAIN])
 def test_learning_is_measured_at_intervals_and_at_the_end(tmp_path, method, capsys):
     write_toy_recording(tmp_path / "toy.h5", count=4)
     data = loading.load_recordings([tmp_path / "toy.h5"])
@@ -261,8 +262,30 @@ def test_learning_is_measured_at_intervals_and_at_the_end(tmp_path, method, caps
         asked.append(answer)
         return GOOD
 
-    rows = learning.learn(data, method, minutes=0.02, every=0.0005, seed=0, scored=scored)
-    assert len(rows) == len(asked) >= 2 and set(asked) == {learning.METHODS[method][1]}
+    kept = tmp_path / "kept" / method
+    rows = learning.learn(data, method, minutes=0.02, every=0.0005, seed=0, scored=scored, keep=kept)
+    assert load_checkpoint(kept / "checkpoint.pt")["step"] > 0
+    assert len(rows) == len(asked) >= 2 and set(asked) == {learning.METHODS[method].answer}
     assert 0.0005 <= rows[0][0] <= rows[-1][0]
     learning.draw({method: rows}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("method", learning.METHODS)
+def test_a_part_left_out_is_left_out_for_that_method_alone(tmp_path, method, monkeypatch):
+    changes = learning.METHODS[method].changes
+    before = [getattr(module, name) for module, name, _ in changes]
+    during = []
+    step = learning.Trainer.train_step
+
+    def looking(trainer):
+        during.append([getattr(module, name) for module, name, _ in changes])
+        return step(trainer)
+
+    monkeypatch.setattr(learning.Trainer, "train_step", looking)
+    write_toy_recording(tmp_path / "toy.h5", count=4)
+    data = loading.load_recordings([tmp_path / "toy.h5"])
+    learning.learn(data, method, minutes=0.005, every=1, seed=0, scored=lambda *_: GOOD)
+    assert during and all(seen == [value for *_, value in changes] for seen in during)
+    assert before == [getattr(module, name) for module, name, _ in changes]
+    assert all(old != new for old, (*_, new) in zip(before, changes, strict=True))

@@ -249,6 +249,18 @@ def test_crops_show_the_window_and_repeat_with_the_seed(tmp_path):
     assert windows.trusted().tolist() == [2, 3, 4, 5]
 
 
+def test_parts_of_the_peer_count_as_elsewhere(tmp_path, monkeypatch):
+    centres = write_toy_recording(tmp_path / "toy.h5", 6)
+    data = load_recordings([tmp_path / "toy.h5"])
+    monkeypatch.setattr("ledpose_ros.learning.windows.RIVALS", 0.0)
+    monkeypatch.setattr("ledpose_ros.learning.windows.PARTS", 1.0)
+    crops = cut_crops(data, toy_windows(centres, torch.ones(6)), seed=(1, 2))
+    assert crops.away.tolist() == [1.0] * 6
+    # A window that shows but a part of the dark robot is darker than the peer's own.
+    own = crops.peer[:, :, 48:112, 48:112].float().mean((1, 2, 3))
+    assert (crops.elsewhere.float().mean((1, 2, 3)) < own).all()
+
+
 def test_clips_average_neighbours_and_nothing_else(tmp_path):
     write_toy_recording(tmp_path / "a.h5", 3)
     write_toy_recording(tmp_path / "b.h5", 2)
@@ -364,18 +376,76 @@ def test_exported_graph_agrees_with_torch(tmp_path):
     assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()
 
 
-def test_cut_images_end_at_an_upright_line_near_one_edge():
-    images = torch.ones(64, 3, 20, 20)
+def test_hidden_parts_reach_from_one_edge_and_show_grey_or_another_robot():
+    images = torch.arange(1.0, 65)[:, None, None, None].expand(64, 3, 20, 20)
     generator = torch.Generator().manual_seed(0)
-    cut = augmentation.cut_some(images, 0.5, 0.3, generator)
-    columns = cut[:, 0, 0]
-    assert torch.equal(cut, columns[:, None, None].expand_as(cut)), "the line is upright"
-    seen = columns.sum(1)
-    assert seen.min() >= 14 and 20 < (seen < 20).sum() < 44
-    # What is gone is gone from one edge on.
-    assert torch.all((columns.diff(dim=1) != 0).sum(1) <= 1)
-    assert columns[:, 0].min() == columns[:, -1].min() == 0
-    assert torch.equal(augmentation.cut_some(images, 0.0, 0.3, generator), images)
+    edges = set()
+    for _ in range(12):
+        hidden = augmentation.hide_some(images, 0.5, 0.3, generator) != images
+        seen = augmentation.hide_some(images, 0.0, 0.3, generator)
+        assert torch.equal(seen, images)
+        rows, columns = hidden[:, 0].any(2), hidden[:, 0].any(1)
+        assert torch.equal(hidden[:, 0], rows[:, :, None] & columns[:, None]), "the line is straight"
+        depth = hidden[:, 0].sum((1, 2)) / 20
+        assert depth.max() <= 6 and 20 < (depth > 0).sum() < 44
+        edges.add(
+            "below"
+            if rows[:, -1].any() and not rows[:, 0].any()
+            else "left"
+            if columns[:, 0].any()
+            else "right"
+        )
+    assert edges == {"left", "right", "below"}
+    shown = augmentation.hide_some(images, 1.0, 0.3, generator)
+    others = shown[shown != images]
+    assert (others == 0).any() and (others > 0).any()
+    assert set(others.unique().tolist()) <= set(range(65))
+
+
+def test_the_robot_in_front_ends_at_the_line():
+    images = torch.zeros(2, 3, 20, 20)
+    images[1, :, :, 17] = 1  # the column before ROBOT_END
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(40):
+        hidden = augmentation.hide_some(images, 1.0, 0.5, generator)[0, 0]
+        if hidden[0].any() and torch.equal(hidden[0].expand_as(hidden), hidden):
+            seen.add(int(hidden[0].argmax()))
+    assert seen and max(seen) <= 9, "the last column of the robot in front, nowhere beyond the line"
+
+
+def test_joined_images_say_which_sample_is_where():
+    images = torch.arange(1.0, 9)[:, None, None, None].expand(8, 3, 4, 40)
+    joined, shown = augmentation.join_some(images, 0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(joined[:6], images[:6])
+    assert shown.picture.tolist() == [*range(8), 6, 7]
+    assert shown.sample.tolist() == [*range(8), 0, 1]
+    size = torch.tensor([80.0, 8.0])
+    for column in range(40):
+        uv = torch.tensor([[2 * column + 0.5, 3.0]]).expand(10, 2)
+        seen = shown.shows(uv, size)
+        assert torch.equal(
+            joined[shown.picture, 0, 0, column][seen], images[shown.sample, 0, 0, column][seen]
+        )
+        assert seen[:6].all() and torch.equal(seen[6:8], ~seen[8:])
+    assert not shown.shows(torch.tensor([[10.0, -2.0]]).expand(10, 2), size).any()
+
+
+def test_a_far_peer_beside_a_near_one_is_a_peak():
+    network = PeerNetwork()
+    attention = torch.zeros(1, 3, 23, 40)
+    near, far = (12, 20), (11, 27)
+    rows, columns = torch.meshgrid(torch.arange(23), torch.arange(40), indexing="ij")
+    # The near peer's slope on its coarse scale lies higher than the far peer's peak.
+    attention[0, 2] = torch.exp(-0.5 * ((rows - near[0]) ** 2 + (columns - near[1]) ** 2) / 16)
+    attention[0, 0, far[0], far[1]] = 0.1
+    attention /= attention.sum()
+    log2_scale = torch.tensor([-1.0, -2, -3]).view(1, 3, 1, 1).expand_as(attention)
+    uv, scale, _ = network.find_peaks(attention, log2_scale, 2)
+    u, v = network.cell_centres(23, 40)
+    for (row, column), place, size, level in zip((near, far), uv[0], scale[0], (-3.0, -1.0), strict=True):
+        assert torch.dist(place, torch.stack([u[column], v[row]])) < 4
+        assert size == pytest.approx(level, abs=0.05)
 
 
 def test_a_pyramid_keeps_odd_edges():

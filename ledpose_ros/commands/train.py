@@ -99,8 +99,9 @@ def run(args: argparse.Namespace) -> int:
         )
         if args.resume:
             trainer.resume()
+        images = sum(group.gather(len(data)))
         if group.first:
-            print(f"Training on {len(data)} images, preset {name}.")
+            print(f"Training on {images} images, preset {name}.")
         finished = trainer.run()
         if not group.first:
             return 0

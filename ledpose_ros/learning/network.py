@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ledpose_ros.model_metadata import WINDOW_SIDE
+from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE
 
 SCALES = (0.5, 0.25, 0.125)
 """Scales on which the coarse network looks, finest first; each half the one before."""
@@ -27,8 +27,6 @@ STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
 MAX_PEAKS = 8
-SEPARATION = 0.1
-"""Sides of a peak's window within which there is no other peak."""
 
 
 class CoarseMaps(NamedTuple):
@@ -264,32 +262,26 @@ class PeerNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The strongest separate peaks of p: uv (B, M, 2), log2 scale (B, M) and mass (B, M).
 
-        `attention` and `log2_scale` are (B, S, h, w). Position is the local centroid of p summed over scales,
-        log2 scale the mean under p there. Each peak takes the peer's surroundings with it: a near peer covers
-        many cells, and would otherwise leave no peak to others.
+        `attention` and `log2_scale` are (B, S, h, w). A peak is the strongest of its neighbours on its own
+        scale, else a far peer would vanish in the slope of a near one. Position and log2 scale are means
+        under p in 3x3 cells there and on the scales beside it. Of places whose windows would show the same
+        peer, on whichever scale, only the strongest is a peak.
         """
         _, _, height, width = attention.shape
-        total = attention.sum(1)
         u, v = self.cell_centres(height, width, attention.device)
-        moments = torch.stack(
-            [
-                total,
-                total * u,
-                total * v[:, None],
-                (attention * log2_scale).sum(1),
-            ],
-            1,
-        )
-        local = F.avg_pool2d(moments, 3, 1, 1, count_include_pad=True) * 9
-        mass = local[:, 0] * (F.max_pool2d(total, 3, 1, 1) == total)
+        moments = torch.stack([attention, attention * u, attention * v[:, None], attention * log2_scale], 1)
+        local = F.avg_pool3d(moments, 3, 1, 1, count_include_pad=True) * 27
+        mass = F.avg_pool2d(attention, 3, 1, 1) * (F.max_pool2d(attention, 3, 1, 1) == attention)
+        side = window_side(log2_scale)
         picks = []
         for _ in range(peaks):
             index = mass.flatten(1).argmax(1)
-            pick = local.flatten(2).gather(2, index[:, None, None].expand(-1, 4, 1))[..., 0]
-            picks.append(pick)
-            _, peak_u, peak_v, peak_scale = (pick / pick[:, :1].clamp(min=1e-12)).split(1, dim=1)
-            reach = (SEPARATION * window_side(peak_scale)).clamp(min=STRIDE / SCALES[0])
-            away = ((u - peak_u).abs() > reach)[:, None, :] | ((v - peak_v).abs() > reach)[:, :, None]
+            pick = local.flatten(2).gather(2, index[:, None, None].expand(-1, 4, 1))
+            picks.append(pick[..., 0])
+            peak_u, peak_v, peak_scale = (pick[:, 1:] / pick[:, :1].clamp(min=1e-12))[..., None].unbind(1)
+            reach = SAME_PEER * (window_side(peak_scale)[..., None] * side).sqrt()
+            reach = reach.clamp(min=STRIDE / SCALES[0])
+            away = ((u - peak_u[..., None]).abs() > reach) | ((v[:, None] - peak_v[..., None]).abs() > reach)
             mass = mass * away
         picked = torch.stack(picks, 2)
         weight = picked[:, 0].clamp(min=1e-12)

@@ -12,7 +12,6 @@ as self-supervision). At last the windows teach the coarse attention where to lo
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -48,10 +47,12 @@ JITTER_TURN = 0.1
 """Rotation of training windows [rad]: floors and cameras are not perfectly level."""
 COARSEST_CELLS = 32
 """Side [samples] to which windows are blurred at most: near robots teach what far ones look like."""
-CUT_SHARE = 0.2
-"""Share of the windows that are cut as by the picture's edge."""
-CUT = 0.6
-"""Side of a window of which at most so much is cut off."""
+HIDDEN_SHARE = 0.3
+"""Share of the windows that are hidden in part."""
+HIDDEN = 0.5
+"""Share of a window's side that is hidden at most."""
+JOINED_SHARE = 0.25
+"""Share of the pictures that are joined of two, once windows guide."""
 ELSEWHERE_SHARE = 0.4
 """Windows without the peer, as a share of those with it."""
 SHRUNK = 1.0
@@ -135,8 +136,8 @@ class Objective(nn.Module):
         chosen, states = self._mirror_some(states)
         quarters = halve(normalise(augmentation.mirror_images(halves, chosen)))
         view = augmentation.random_view(len(states), self.generator)
-        loss, _, parts = self._coarse_loss([view.cut(quarters)], states)
-        return loss, parts
+        loss, parts = self._coarse_loss(self.network.coarse_maps([view.cut(quarters)]), states)
+        return loss, _detached(parts)
 
     def _varied(
         self, halves: Tensor, states: Tensor, shrunk: float = 0.0
@@ -160,22 +161,33 @@ class Objective(nn.Module):
     def coarse(self, halves: Tensor, states: Tensor, windows: Windows | None) -> tuple[Tensor, Parts]:
         """Loss of the coarse network on all scales; windows, if there are any, guide its attention.
 
-        halves uint8 (B, H/2, W/2, 3), states (B, K).
+        halves uint8 (B, H/2, W/2, 3), states (B, K). Windows also guide it in pictures joined of two, where a
+        far peer stands beside a near one; from these no LED states are learned.
         """
-        varied, states, chosen, view = self._varied(halves, states, SHRUNK if windows else 0.0)
-        loss, maps, parts = self._coarse_loss(halvings(varied), states)
-        if windows is not None:
-            size = 2 * torch.tensor([varied.shape[3], varied.shape[2]], device=varied.device)
-            uv = windows.uv.clone()
-            uv[chosen, 0] = size[0] - 1 - uv[chosen, 0]
-            guide = self._guide_loss(maps, replace(windows, uv=uv), view, size)
-            loss = loss + guide
-            parts["guide"] = guide.detach()
-        return loss, parts
+        if windows is None:
+            varied, states, _, _ = self._varied(halves, states)
+            loss, parts = self._coarse_loss(self.network.coarse_maps(halvings(varied)), states)
+            return loss, _detached(parts)
+        varied, states, chosen, view = self._varied(halves, states, SHRUNK)
+        size = 2 * torch.tensor([varied.shape[3], varied.shape[2]], device=varied.device)
+        uv = windows.uv.clone()
+        uv[chosen, 0] = size[0] - 1 - uv[chosen, 0]
+        uv, log2_scale = view.from_image(uv, windows.log2_scale, size)
+        joined, shown = augmentation.join_some(varied, JOINED_SHARE, self.generator)
+        maps = self.network.coarse_maps(halvings(joined))
+        alone = slice(2 * len(states) - len(shown.picture))
+        loss, parts = self._coarse_loss(CoarseMaps(*(values[alone] for values in maps)), states[alone])
+        seen = shown.shows(uv[shown.sample], size)
+        guide = self._guide_loss(
+            CoarseMaps(*(values[shown.picture] for values in maps)),
+            uv[shown.sample],
+            log2_scale[shown.sample],
+            seen * windows.trust[shown.sample].square(),
+        )
+        return loss + guide, _detached(parts | {"guide": guide})
 
-    def _coarse_loss(self, levels: list[Tensor], states: Tensor) -> tuple[Tensor, CoarseMaps, Parts]:
-        """Loss of the coarse network on these levels of the pyramid, maps, parts for the log."""
-        maps = self.network.coarse_maps(levels)
+    def _coarse_loss(self, maps: CoarseMaps, states: Tensor) -> tuple[Tensor, Parts]:
+        """Loss of the coarse network by LED states (B, K) alone, and its parts."""
         cross_entropy = coarse_cross_entropy(maps, states)
         location, posterior = location_loss(maps, cross_entropy)
         auxiliary = auxiliary_loss(maps, states)
@@ -184,7 +196,7 @@ class Objective(nn.Module):
         )
         bearing = (posterior * cell_bearing).sum((1, 2, 3)).mean()
         parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": bearing}
-        return location + 0.5 * auxiliary + bearing, maps, _detached(parts)
+        return location + 0.5 * auxiliary + bearing, parts
 
     def fine(
         self, crops: Crops, states: Tensor, windows: Windows, told: Tensor, jitter: Jitter
@@ -225,7 +237,13 @@ class Objective(nn.Module):
         others = math.ceil(ELSEWHERE_SHARE * batch)
         views = augmentation.blur_some(views, COARSEST_CELLS, self.generator)
         seen = augmentation.vary_colours(torch.cat([views, elsewhere[:others]]), self.generator)
-        seen = torch.cat([augmentation.cut_some(seen[:batch], CUT_SHARE, CUT, self.generator), seen[batch:]])
+        # Windows without the peer are hidden as often, else a straight edge would tell of a peer.
+        seen = torch.cat(
+            [
+                augmentation.hide_some(part, HIDDEN_SHARE, HIDDEN, self.generator)
+                for part in (seen[:batch], seen[batch:])
+            ]
+        )
         both = self.network.fine(seen)
         look = FineLook(*(values[:batch] for values in both))
         absent = led_cross_entropy(both.presence[batch:], torch.zeros(others, device=device))
@@ -250,12 +268,10 @@ class Objective(nn.Module):
         return loss, _detached(parts)
 
     @staticmethod
-    def _guide_loss(maps: CoarseMaps, windows: Windows, view: augmentation.View, size: Tensor) -> Tensor:
-        """Cross-entropy of the attention against the windows' place and scale, and the error of the size."""
+    def _guide_loss(maps: CoarseMaps, uv: Tensor, log2_scale: Tensor, weight: Tensor) -> Tensor:
+        """Cross-entropy of the attention against windows' place [px] and scale, and the error of the size."""
         _, scales, height, width = maps.location.shape
         cell = STRIDE / SCALES[0]
-        uv, log2_scale = view.from_image(windows.uv, windows.log2_scale, size)
-        inside = ((uv > 0) & (uv < size - 1)).all(1)
         column = ((uv[:, 0] + 0.5) / cell - 0.5).clamp(0, width - 1)
         row = ((uv[:, 1] + 0.5) / cell - 0.5).clamp(0, height - 1)
         level = torch.tensor([math.log2(s) for s in SCALES], device=row.device)
@@ -273,4 +289,4 @@ class Objective(nn.Module):
         log_attention = maps.location.flatten(1).log_softmax(1)
         place = -(target.flatten(1) * log_attention).sum(1)
         size_error = (maps.log2_scale() - log2_scale[:, None, None, None]).abs()
-        return (windows.trust.square() * inside * (place + (target * size_error).sum((1, 2, 3)))).mean()
+        return (weight * (place + (target * size_error).sum((1, 2, 3)))).mean()

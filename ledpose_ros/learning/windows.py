@@ -55,6 +55,12 @@ AWAY = 0.6
 """Sides of a window from which on another place cannot show the peer."""
 RIVALS = 0.5
 """Share of the windows elsewhere that lie at a rival: what is easily taken for a peer."""
+PARTS = 0.15
+"""Share of the windows elsewhere that show a mere part of the peer, which is no peer."""
+PART = (1.5, 2.5)
+"""Octaves by which these are smaller than the peer's window."""
+ROBOT = 0.6
+"""Share of a window's side that the robot fills at least: there its parts are."""
 TRUSTED = 0.5
 """Trust from which on a window is learned from."""
 CLIP = (0.3, 0.5, 0.4)
@@ -224,10 +230,16 @@ def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Cro
     """Cut the crops of all images; the same seed gives the same places elsewhere."""
     count = len(data)
     random = np.random.default_rng(seed)
-    at_rival = torch.from_numpy(random.random(count) < RIVALS)
-    change = torch.from_numpy(random.uniform(-1, 1, count).astype(np.float32))
-    other_scale = torch.where(at_rival, windows.rival_log2_scale + change / 2, windows.log2_scale + change)
-    other_uv = windows.rival_uv.clone()
+    kind = torch.from_numpy(random.random(count))
+    at_rival, part = kind < RIVALS, kind > 1 - PARTS
+    change, smaller = (
+        torch.from_numpy(random.uniform((-1, PART[0]), (1, PART[1]), (count, 2))).float().unbind(1)
+    )
+    other_scale = windows.log2_scale + torch.where(part, smaller, change)
+    other_scale = torch.where(at_rival, windows.rival_log2_scale + change / 2, other_scale)
+    beside = torch.from_numpy(random.uniform(-0.5, 0.5, (count, 2))).float() * ROBOT
+    inside = windows.uv + beside * window_side(windows.log2_scale)[:, None]
+    other_uv = torch.where(at_rival[:, None], windows.rival_uv, inside)
     peer = torch.empty(count, 3, CROP_CELLS, CROP_CELLS, dtype=torch.uint8)
     elsewhere = torch.empty(count, 3, WINDOW_CELLS, WINDOW_CELLS, dtype=torch.uint8)
     cpu = torch.device("cpu")
@@ -235,7 +247,8 @@ def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Cro
         images = data.images_of(indices, cpu)
         height, width = images.shape[1:3]
         anywhere = torch.from_numpy(random.uniform((0, 0), (width, height), (len(indices), 2)))
-        other_uv[indices] = torch.where(at_rival[indices, None], other_uv[indices], anywhere.float())
+        settled = (at_rival | part)[indices, None]
+        other_uv[indices] = torch.where(settled, other_uv[indices], anywhere.float())
         pyramid = Pyramid(images, halvings(normalise(data.halves_of(indices, cpu))))
         for crops, uv, log2_scale, cells in (
             (peer, windows.uv, windows.log2_scale, CROP_CELLS),
@@ -244,7 +257,7 @@ def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Cro
             cut = cut_windows(pyramid, uv[indices, None], log2_scale[indices, None], cells)
             crops[indices] = ((cut + 1) * 127.5).round().byte()
     away = (other_uv - windows.uv).abs().amax(1) > AWAY * window_side(windows.log2_scale)
-    return Crops(peer, elsewhere, away.float())
+    return Crops(peer, elsewhere, (away | part).float())
 
 
 @torch.no_grad()
