@@ -19,7 +19,18 @@ from pathlib import Path
 from ledpose_ros import __version__
 from ledpose_ros.errors import LedposeError
 
-COMMANDS = ("demo", "simulate", "inspect", "check", "train", "calibrate", "export", "evaluate", "sync")
+COMMANDS = (
+    "demo",
+    "simulate",
+    "import-idsia",
+    "inspect",
+    "check",
+    "train",
+    "calibrate",
+    "export",
+    "evaluate",
+    "sync",
+)
 NODES = ("recorder", "estimator", "simulator")
 
 EXTRAS = {

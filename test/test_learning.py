@@ -242,6 +242,9 @@ def test_crops_show_the_window_and_repeat_with_the_seed(tmp_path):
     data = load_recordings([tmp_path / "toy.h5"])
     windows = toy_windows(centres, torch.arange(6) / 10)
     crops = cut_crops(data, windows, seed=(1, 2))
+    side = window_side(windows.log2_scale)[:, None]
+    edge = torch.minimum(windows.uv, torch.tensor([WIDTH - 1, HEIGHT - 1]) - windows.uv)
+    assert crops.whole.tolist() == (edge > 0.3 * side).all(1).float().tolist()
     middle = slice(CROP_CELLS // 2 - 2, CROP_CELLS // 2 + 2)
     assert crops.peer[:, :, middle, middle].float().mean() < 60 < crops.peer[:, :, 2:8, 2:8].float().mean()
     again, other = cut_crops(data, windows, seed=(1, 2)), cut_crops(data, windows, seed=(1, 3))

@@ -255,7 +255,9 @@ class Objective(nn.Module):
             "leds/fine": cross_entropy.mean(),
             "bearing/fine": bearing_loss(look.bearing, told, self.led_directions).mean(),
             "crowding": crowding_loss(look.bearing),
-            "shift": (trust * shift_loss(look, shift)).mean(),
+            # Where a robot is that reaches beyond the picture is learned from others, hidden in part: its own
+            # window was drawn to what is left of it.
+            "shift": (trust * crops.whole * shift_loss(look, shift)).mean(),
             "presence": (trust * present).mean() + (crops.away[:others] * absent).mean(),
         }
         loss = (

@@ -100,6 +100,7 @@ class Crops:
     peer: Tensor  # uint8 (N, 3, 160, 160) around the window
     elsewhere: Tensor  # uint8 (N, 3, 64, 64) around the rival, or anywhere in the image
     away: Tensor  # (N,) 1 where `elsewhere` does not show the window's place
+    whole: Tensor  # (N,) 1 where the robot does not reach beyond the picture
 
     def of(self, indices: NDArray[np.int64], device: torch.device) -> Crops:
         """The crops of these images on the device."""
@@ -240,6 +241,7 @@ def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Cro
     beside = torch.from_numpy(random.uniform(-0.5, 0.5, (count, 2))).float() * ROBOT
     inside = windows.uv + beside * window_side(windows.log2_scale)[:, None]
     other_uv = torch.where(at_rival[:, None], windows.rival_uv, inside)
+    whole = torch.empty(count)
     peer = torch.empty(count, 3, CROP_CELLS, CROP_CELLS, dtype=torch.uint8)
     elsewhere = torch.empty(count, 3, WINDOW_CELLS, WINDOW_CELLS, dtype=torch.uint8)
     cpu = torch.device("cpu")
@@ -247,6 +249,10 @@ def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Cro
         images = data.images_of(indices, cpu)
         height, width = images.shape[1:3]
         anywhere = torch.from_numpy(random.uniform((0, 0), (width, height), (len(indices), 2)))
+        size = torch.tensor([width, height])
+        reach = ROBOT / 2 * window_side(windows.log2_scale[indices])[:, None]
+        uv = windows.uv[indices]
+        whole[indices] = ((uv > reach) & (uv < size - 1 - reach)).all(1).float()
         settled = (at_rival | part)[indices, None]
         other_uv[indices] = torch.where(settled, other_uv[indices], anywhere.float())
         pyramid = Pyramid(images, halvings(normalise(data.halves_of(indices, cpu))))
@@ -257,7 +263,7 @@ def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Cro
             cut = cut_windows(pyramid, uv[indices, None], log2_scale[indices, None], cells)
             crops[indices] = ((cut + 1) * 127.5).round().byte()
     away = (other_uv - windows.uv).abs().amax(1) > AWAY * window_side(windows.log2_scale)
-    return Crops(peer, elsewhere, (away | part).float())
+    return Crops(peer, elsewhere, (away | part).float(), whole)
 
 
 @torch.no_grad()
