@@ -22,6 +22,7 @@ from ledpose_ros.errors import LedposeError
 COMMANDS = (
     "demo",
     "simulate",
+    "import-bag",
     "import-idsia",
     "inspect",
     "check",

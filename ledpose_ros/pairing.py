@@ -16,6 +16,9 @@ from ledpose_ros.recording import checked_pose
 # back, as when a recorded bag starts over.
 CLOCK_JUMP_NS = 1_000_000_000
 POSES_KEPT = 300
+# How long an image waits for the LED message after it [s]: generous, for the queue is bounded anyway, and a
+# simulator on a busy machine sends its messages late.
+LONGEST_WAIT = 10.0
 
 ImageT = TypeVar("ImageT")
 
@@ -26,6 +29,16 @@ Refuse = Callable[[str, str], None]
 def stamp_ns(stamp: Any) -> int:
     """A ROS stamp (builtin_interfaces/Time) in nanoseconds."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def pose_of(message: Any) -> np.ndarray:
+    """The pose (7,) x y z qx qy qz qw of a geometry_msgs/PoseStamped."""
+    position, turn = message.pose.position, message.pose.orientation
+    return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +75,7 @@ class SamplePairer(Generic[ImageT]):
         history: LedHistory,
         refuse: Refuse,
         led_offset_ns: int = 0,
-        timeout: float = 1.0,
+        timeout: float = LONGEST_WAIT,
         capacity: int = 30,
     ) -> None:
         self.expects_poses = False
@@ -75,6 +88,17 @@ class SamplePairer(Generic[ImageT]):
         self._pending: deque[_PendingImage[ImageT]] = deque()
         self._poses: dict[int, np.ndarray] = {}
         self._newest_ns: dict[str, int] = {}
+
+    @classmethod
+    def from_parameters(cls, parameters: Any, refuse: Refuse) -> "SamplePairer[ImageT]":
+        """A pairer with the recorder's parameters (attributes)."""
+        return cls(
+            parameters.led_names,
+            LedHistory(_nanoseconds(parameters.led_guard), _nanoseconds(parameters.led_max_age)),
+            refuse,
+            led_offset_ns=_nanoseconds(parameters.led_offset),
+            capacity=parameters.queue_size,
+        )
 
     def __len__(self) -> int:
         """Images that wait."""

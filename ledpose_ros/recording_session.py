@@ -71,14 +71,33 @@ class SessionSettings:
     flush_samples: int = 30
     flush_period: float = 1.0
     min_free_space_mb: int = 200
+    file: Path | None = None
+    """The only file, in place of one for each start or split in the directory, named by date."""
+
+    @classmethod
+    def from_parameters(cls, parameters: Any, file: Path | None = None) -> "SessionSettings":
+        """Settings from the recorder's parameters (attributes); with `file`, in its folder."""
+        directory = Path(parameters.output_directory).expanduser() if file is None else file.parent
+        return cls(
+            output_directory=directory,
+            led_names=tuple(parameters.led_names),
+            led_directions=tuple(parameters.led_directions),
+            image_encoding=parameters.image_encoding,
+            jpeg_quality=parameters.jpeg_quality,
+            queue_size=parameters.queue_size,
+            flush_samples=parameters.flush_samples,
+            flush_period=parameters.flush_period,
+            min_free_space_mb=parameters.min_free_space_mb,
+            file=file,
+        )
 
 
 class RecordingSession:
     """Samples in, files out.
 
-    `put` never blocks: when the queue is full the sample is refused and counted. A file begins with the first
-    good sample after `start` or `split`. The first error of the disk ends the recording (`state` is FAILED,
-    `error` says why) and saves what was recorded; `start` tries again.
+    `put` does not block unless told to: when the queue is full the sample is refused and counted. A file
+    begins with the first good sample after `start` or `split`. The first error of the disk ends the recording
+    (`state` is FAILED, `error` says why) and saves what was recorded; `start` tries again.
     """
 
     def __init__(self, settings: SessionSettings, refuse: Refuse) -> None:
@@ -114,10 +133,13 @@ class RecordingSession:
         existing = next(path for path in (directory, *directory.parents) if path.exists())
         return shutil.disk_usage(existing).free // 1_000_000
 
-    def put(self, sample: PairedSample[CameraImage], with_ground_truth: bool) -> None:
-        """Queue a sample; `with_ground_truth` tells whether a file that begins with it has poses."""
+    def put(self, sample: PairedSample[CameraImage], with_ground_truth: bool, wait: bool = False) -> None:
+        """Queue a sample; `with_ground_truth` tells whether a file that begins with it has poses.
+
+        With `wait` until there is room: for what does not come by itself.
+        """
         try:
-            self._tasks.put_nowait(lambda: self._write(sample, with_ground_truth))
+            self._tasks.put(lambda: self._write(sample, with_ground_truth), block=wait)
         except queue.Full:
             self._refuse(
                 "queue full",
@@ -282,6 +304,8 @@ class RecordingSession:
         )
 
     def _new_path(self) -> Path:
+        if self._settings.file is not None:
+            return self._settings.file
         stem = f"ledpose_{datetime.now():%Y%m%d_%H%M%S}"
         number = 1
         while True:

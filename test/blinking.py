@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ START = 1000 * SECOND
 KEEP_ALIVE = SECOND // 10
 SIDE = 32
 
-IMAGE_TOPIC, LED_TOPIC = "/camera/image_raw", "/peer/led_states"
+IMAGE_TOPIC, LED_TOPIC, CAMERA_TOPIC = "/camera/image_raw", "/peer/led_states", "/camera/camera_info"
+POSE_TOPIC = "/peer/pose"
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
 
@@ -118,9 +120,48 @@ def message(type_name: str, stamp_ns: int, **fields: object) -> object:
     return TYPES.types[type_name](header=header, **fields)
 
 
-def write_bag(path: Path, blinking: Blinking, ahead_ns: int, storage: StoragePlugin) -> Path:
-    """Images, LED messages and a topic of another kind, as a bag; images come 20 ms late."""
-    entries = [
+def camera_info(stamp_ns: int, focal_length: float = 50.0) -> object:
+    """The CameraInfo of the pictures."""
+    region = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    return message(
+        "sensor_msgs/msg/CameraInfo",
+        stamp_ns,
+        height=SIDE,
+        width=SIDE,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=np.array([focal_length, 0, 16, 0, 50, 16, 0, 0, 1]),
+        r=np.eye(3).ravel(),
+        p=np.zeros(12),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
+
+
+def pose(stamp_ns: int, x: float) -> object:
+    """A PoseStamped at x metres."""
+    types = TYPES.types
+    position = types["geometry_msgs/msg/Point"](x, 0.0, 0.0)
+    turn = types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
+    return message(
+        "geometry_msgs/msg/PoseStamped", stamp_ns, pose=types["geometry_msgs/msg/Pose"](position, turn)
+    )
+
+
+def write_bag(
+    path: Path,
+    blinking: Blinking,
+    ahead_ns: int,
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    more: Sequence[tuple[int, str, object]] = (),
+) -> Path:
+    """Images, LED messages, one CameraInfo and `more` messages (when, topic, message) as a bag.
+
+    Images come 20 ms late, the CameraInfo after the first of them.
+    """
+    entries = [(int(blinking.images_ns[0]) + SECOND, CAMERA_TOPIC, camera_info(START)), *more]
+    entries += [
         (
             now,
             LED_TOPIC,
@@ -153,11 +194,13 @@ def write_bag(path: Path, blinking: Blinking, ahead_ns: int, storage: StoragePlu
             for topic, type_name in (
                 (IMAGE_TOPIC, "sensor_msgs/msg/Image"),
                 (LED_TOPIC, "sensor_msgs/msg/JointState"),
-                ("/camera/camera_info", "sensor_msgs/msg/CameraInfo"),
+                (CAMERA_TOPIC, "sensor_msgs/msg/CameraInfo"),
+                (POSE_TOPIC, "geometry_msgs/msg/PoseStamped"),
                 ("/camera/unused", "sensor_msgs/msg/CompressedImage"),
             )
         }
         for now, topic, content in sorted(entries, key=lambda entry: entry[0]):
             connection = connections[topic]
-            writer.write(connection, now, TYPES.serialize_cdr(content, connection.msgtype))
+            data = content if isinstance(content, bytes) else TYPES.serialize_cdr(content, connection.msgtype)
+            writer.write(connection, now, data)
     return path

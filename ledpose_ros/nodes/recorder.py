@@ -9,9 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
@@ -22,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.leds import LedHistory, check_leds
+from ledpose_ros.leds import check_leds
 from ledpose_ros.nodes.common import (
     ERROR,
     OK,
@@ -34,7 +32,7 @@ from ledpose_ros.nodes.common import (
     run_node,
     sensor_qos,
 )
-from ledpose_ros.pairing import SamplePairer, stamp_ns
+from ledpose_ros.pairing import SamplePairer, pose_of, stamp_ns
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.recording_session import (
     FAILED,
@@ -49,9 +47,6 @@ LED_QUEUE = 100
 POSE_QUEUE = 100
 IMAGE_QUEUE = 10
 STATUS_PERIOD = 1.0
-# How long an image waits for the LED message after it [s]: generous, for the queue is bounded anyway, and a
-# simulator on a busy machine sends its messages late.
-LONGEST_WAIT = 10.0
 
 
 class RecorderNode(Node):
@@ -68,28 +63,8 @@ class RecorderNode(Node):
         self._refusals_lock = threading.Lock()
         self._received = 0
         self._camera: Camera | None = None
-        self._pairer: SamplePairer[CameraImage] = SamplePairer(
-            self._led_names,
-            LedHistory(_nanoseconds(parameters.led_guard), _nanoseconds(parameters.led_max_age)),
-            self._refuse,
-            led_offset_ns=_nanoseconds(parameters.led_offset),
-            timeout=LONGEST_WAIT,
-            capacity=parameters.queue_size,
-        )
-        self._session = RecordingSession(
-            SessionSettings(
-                output_directory=Path(parameters.output_directory).expanduser(),
-                led_names=self._led_names,
-                led_directions=tuple(parameters.led_directions),
-                image_encoding=parameters.image_encoding,
-                jpeg_quality=parameters.jpeg_quality,
-                queue_size=parameters.queue_size,
-                flush_samples=parameters.flush_samples,
-                flush_period=parameters.flush_period,
-                min_free_space_mb=parameters.min_free_space_mb,
-            ),
-            self._refuse,
-        )
+        self._pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(parameters, self._refuse)
+        self._session = RecordingSession(SessionSettings.from_parameters(parameters), self._refuse)
         if parameters.autostart:
             self._session.start()
 
@@ -165,9 +140,7 @@ class RecorderNode(Node):
         self._refuse("incompatible QoS", "a publisher of led_states is best-effort: let it publish reliably")
 
     def _on_pose(self, message: PoseStamped) -> None:
-        position, turn = message.pose.position, message.pose.orientation
-        pose = np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
-        self._pairer.add_pose(stamp_ns(message.header.stamp), pose)
+        self._pairer.add_pose(stamp_ns(message.header.stamp), pose_of(message))
         self._record_ready_samples()
 
     def _record_ready_samples(self, now: float | None = None) -> None:
@@ -241,10 +214,6 @@ class RecorderNode(Node):
         diagnostics = diagnostics_message(self, level, summary, values)
         self._diagnostics_publisher.publish(diagnostics)
         self._status_publisher.publish(diagnostics.status[0])
-
-
-def _nanoseconds(seconds: float) -> int:
-    return round(seconds * 1e9)
 
 
 def main(args: list[str] | None = None) -> int:

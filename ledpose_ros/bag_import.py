@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag as a recording: its messages go through the pairing and writing of the recorder."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ledpose_ros.bags import IMAGE_TYPES, LED_TYPES, Bag
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.pairing import SamplePairer, pose_of, stamp_ns
+from ledpose_ros.recording_session import FAILED, Camera, CameraImage, RecordingSession, SessionSettings
+
+CAMERA_TYPES = ("sensor_msgs/msg/CameraInfo",)
+POSE_TYPES = ("geometry_msgs/msg/PoseStamped",)
+
+
+@dataclass(frozen=True)
+class BagTopics:
+    """Which topics of a bag are what; without `ground_truth` the recording has none."""
+
+    image: str
+    led_states: str
+    camera_info: str
+    ground_truth: str | None
+
+    @classmethod
+    def chosen(
+        cls,
+        bag: Bag,
+        image: str | None,
+        led_states: str | None,
+        camera_info: str | None,
+        ground_truth: str | None,
+    ) -> BagTopics:
+        """Those that are named, and for others but the ground truth the only one of a fitting type."""
+        return cls(
+            bag.choose_topic(IMAGE_TYPES, image, "--image-topic"),
+            bag.choose_topic(LED_TYPES, led_states, "--led-topic"),
+            bag.choose_topic(CAMERA_TYPES, camera_info, "--camera-info-topic"),
+            ground_truth and bag.choose_topic(POSE_TYPES, ground_truth, "--ground-truth-topic"),
+        )
+
+
+@dataclass
+class Imported:
+    """What came of a bag: images in it, samples written, seconds from its first message to its last."""
+
+    images: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    refusals: Counter[str] = field(default_factory=Counter)
+    """How often something was refused, by reason."""
+    sentences: dict[str, str] = field(default_factory=dict)
+    """The first case of each reason, in a sentence."""
+
+    def refuse(self, reason: str, sentence: str) -> None:
+        """Count a refusal."""
+        self.refusals[reason] += 1
+        self.sentences.setdefault(reason, sentence)
+
+
+def import_bag(
+    bag: Bag, topics: BagTopics, file: Path, parameters: Any, seen_image: Callable[[], None]
+) -> Imported:
+    """Write a bag's images with the LED states held at their stamps to `file`.
+
+    `parameters` (attributes) are the recorder's; `seen_image` is called after each image. Raises
+    `LedposeError` for what ends a recording; what was written by then is kept, as the recorder would.
+    """
+    found = Imported()
+    pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(parameters, found.refuse)
+    pairer.expects_poses = topics.ground_truth is not None
+    # The recorder can only wait for the first CameraInfo, a bag can be asked for it.
+    camera = Camera.from_message(next(bag.messages(topics.camera_info)).decode())
+    session = RecordingSession(SessionSettings.from_parameters(parameters, file), found.refuse)
+    first_ns = last_ns = 0
+
+    def record(now: float) -> None:
+        for sample in pairer.take_ready(now):
+            session.put(sample, pairer.expects_poses, wait=True)
+
+    try:
+        session.start()
+        wanted = [topics.image, topics.led_states, topics.camera_info]
+        for entry in bag.messages(*wanted, *([topics.ground_truth] if topics.ground_truth else [])):
+            if session.state == FAILED:
+                break
+            last_ns = entry.receive_stamp_ns
+            first_ns = first_ns or last_ns
+            try:
+                message = entry.decode()
+                if entry.topic == topics.image:
+                    found.images += 1
+                    seen_image()
+                    image = CameraImage(message, camera)
+                    pairer.add_image(image, stamp_ns(message.header.stamp), last_ns, last_ns / 1e9)
+                elif entry.topic == topics.led_states:
+                    stamp = stamp_ns(message.header.stamp)
+                    pairer.add_led_message(stamp, last_ns, message.name, message.position)
+                elif entry.topic == topics.camera_info:
+                    camera = Camera.from_message(message)
+                else:
+                    pairer.add_pose(stamp_ns(message.header.stamp), pose_of(message))
+            except LedposeError as error:
+                found.refuse("unreadable message", str(error))
+            record(last_ns / 1e9)
+        record(math.inf)
+    finally:
+        session.close()
+    if session.state == FAILED:
+        raise LedposeError(session.error)
+    found.samples, found.seconds = session.samples, (last_ns - first_ns) / 1e9
+    return found

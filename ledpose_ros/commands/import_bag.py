@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn a bag with images and LED states into a recording.
+
+BAG is a rosbag2 folder, .mcap or .db3 file. Its messages go through the same pairing as in the recorder, with
+the same parameters; what is refused is counted and explained. A topic may be left out where only one has a
+fitting type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.parameters import NODE_PARAMETERS, Parameter
+
+OFFERED = (
+    "led_names",
+    "led_directions",
+    "led_offset",
+    "led_guard",
+    "led_max_age",
+    "image_encoding",
+    "jpeg_quality",
+    "min_free_space_mb",
+)
+"""The recorder's parameters that are options here."""
+
+
+def _option(parameter: Parameter) -> str:
+    return f"--{parameter.name.replace('_', '-')}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `ledpose import-bag`."""
+    parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="recording to write")
+    parser.add_argument("--image-topic", metavar="T", help="Image or CompressedImage")
+    parser.add_argument("--led-topic", metavar="T", help="JointState: the peer's LEDs")
+    parser.add_argument("--camera-info-topic", metavar="T", help="CameraInfo of the images")
+    parser.add_argument("--ground-truth-topic", metavar="T", help="PoseStamped of the peer (no ground truth)")
+    group = parser.add_argument_group("parameters of the recorder")
+    for parameter in NODE_PARAMETERS["recorder"]:
+        if parameter.name not in OFFERED:
+            continue
+        several = isinstance(parameter.default, list)
+        group.add_argument(
+            _option(parameter),
+            nargs="+" if several else None,
+            type=type(parameter.default[0] if isinstance(parameter.default, list) else parameter.default),
+            default=parameter.default,
+            metavar="X",
+            help=f"{parameter.description} ({parameter.default})",
+        )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert, and say what came of it."""
+    from tqdm import tqdm
+
+    from ledpose_ros.bag_import import BagTopics, import_bag
+    from ledpose_ros.bags import Bag
+    from ledpose_ros.leds import check_leds
+
+    parameters = argparse.Namespace(**{p.name: p.default for p in NODE_PARAMETERS["recorder"]})
+    for parameter in NODE_PARAMETERS["recorder"]:
+        if parameter.name in OFFERED:
+            value = getattr(args, parameter.name)
+            parameter.check(value)
+            setattr(parameters, parameter.name, value)
+    check_leds(parameters.led_names, parameters.led_directions)
+    if args.output.suffix != ".h5":
+        raise LedposeError(f"a recording's name ends in .h5: '{args.output.name}' does not")
+    start = time.perf_counter()
+    with Bag(args.bag) as bag:
+        topics = BagTopics.chosen(
+            bag, args.image_topic, args.led_topic, args.camera_info_topic, args.ground_truth_topic
+        )
+        with tqdm(total=bag.count(topics.image), desc="Importing", unit="image", leave=False) as progress:
+            found = import_bag(bag, topics, args.output, parameters, progress.update)
+    for reason, count in found.refusals.most_common():
+        print(f"{count} refused: {reason}, as {found.sentences[reason]}")
+    if not found.samples:
+        raise LedposeError(f"none of the {found.images} images of {args.bag} could be used, see above")
+    ratio = found.seconds / (time.perf_counter() - start)
+    print(
+        f"{args.output} holds {found.samples} samples of {found.images} images; "
+        f"{found.seconds:.0f} s were imported {ratio:.3g} times faster than they had been recorded."
+    )
