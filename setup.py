@@ -27,6 +27,7 @@ data_files = [
     (SHARE, ["package.xml"]),
     (f"{SHARE}/launch", sorted(glob("launch/*.launch.py"))),
     (f"{SHARE}/config", sorted(glob("config/*.yaml") + glob("config/*.rviz"))),
+    (f"{SHARE}/config/led_sources", sorted(glob("config/led_sources/*.yaml"))),
     (f"{SHARE}/models", sorted(glob("models/*.onnx") + glob("models/*.md"))),
 ]
 
@@ -52,7 +53,15 @@ setup(
     data_files=data_files,
     # What the robot needs besides ROS itself, which comes from the distribution or from `make venv`. colcon
     # installs none of these: there rosdep reads package.xml.
-    install_requires=["numpy", "h5py", "opencv-python-headless", "onnxruntime", "rosbags-image", "tqdm"],
+    install_requires=[
+        "numpy",
+        "h5py",
+        "opencv-python-headless",
+        "onnxruntime",
+        "PyYAML",
+        "rosbags-image",
+        "tqdm",
+    ],
     extras_require={name: list(requirements) for name, requirements in EXTRAS.items()}
     | {"test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML"]},
     entry_points={"console_scripts": executables},

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ledpose_ros.bags import IMAGE_TYPES, LED_TYPES, Bag
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.pairing import SamplePairer, pose_of, stamp_ns
+from ledpose_ros.led_sources import LedAssembler, LedTopic
+from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of, stamp_ns
 from ledpose_ros.recording_session import FAILED, Camera, CameraImage, RecordingSession, SessionSettings
 
 CAMERA_TYPES = ("sensor_msgs/msg/CameraInfo",)
@@ -24,7 +25,8 @@ class BagTopics:
     """Which topics of a bag are what; without `ground_truth` the recording has none."""
 
     image: str
-    led_states: str
+    leds: dict[str, LedTopic | None]
+    """What tells LED states; None stands for a JointState that names them."""
     camera_info: str
     ground_truth: str | None
 
@@ -33,14 +35,22 @@ class BagTopics:
         cls,
         bag: Bag,
         image: str | None,
-        led_states: str | None,
+        leds: str | Sequence[LedTopic] | None,
         camera_info: str | None,
         ground_truth: str | None,
     ) -> BagTopics:
         """Those that are named, and for others but the ground truth the only one of a fitting type."""
+        if leds is None or isinstance(leds, str):
+            led_topics: dict[str, LedTopic | None] = {bag.choose_topic(LED_TYPES, leds, "--led-topic"): None}
+        else:
+            # A bag's topics are absolute; those of a table may be relative, as in the recorder's namespace.
+            led_topics = {
+                bag.choose_topic((topic.type_name,), f"/{topic.name.lstrip('/')}", "--led-sources"): topic
+                for topic in leds
+            }
         return cls(
             bag.choose_topic(IMAGE_TYPES, image, "--image-topic"),
-            bag.choose_topic(LED_TYPES, led_states, "--led-topic"),
+            led_topics,
             bag.choose_topic(CAMERA_TYPES, camera_info, "--camera-info-topic"),
             ground_truth and bag.choose_topic(POSE_TYPES, ground_truth, "--ground-truth-topic"),
         )
@@ -74,6 +84,7 @@ def import_bag(
     """
     found = Imported()
     pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(parameters, found.refuse)
+    leds = LedAssembler(parameters.led_names, nanoseconds(parameters.led_max_age))
     pairer.expects_poses = topics.ground_truth is not None
     # The recorder can only wait for the first CameraInfo, a bag can be asked for it.
     camera = Camera.from_message(next(bag.messages(topics.camera_info)).decode())
@@ -86,7 +97,7 @@ def import_bag(
 
     try:
         session.start()
-        wanted = [topics.image, topics.led_states, topics.camera_info]
+        wanted = [topics.image, *topics.leds, topics.camera_info]
         for entry in bag.messages(*wanted, *([topics.ground_truth] if topics.ground_truth else [])):
             if session.state == FAILED:
                 break
@@ -99,7 +110,9 @@ def import_bag(
                     seen_image()
                     image = CameraImage(message, camera)
                     pairer.add_image(image, stamp_ns(message.header.stamp), last_ns, last_ns / 1e9)
-                elif entry.topic == topics.led_states:
+                elif source := topics.leds.get(entry.topic):
+                    pairer.add_told_leds(leds, source, message, last_ns)
+                elif entry.topic in topics.leds:
                     stamp = stamp_ns(message.header.stamp)
                     pairer.add_led_message(stamp, last_ns, message.name, message.position)
                 elif entry.topic == topics.camera_info:

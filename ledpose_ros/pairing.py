@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.led_sources import LedAssembler, LedTopic
 from ledpose_ros.leds import LedHistory, Rejection, led_states_from_message
 from ledpose_ros.recording import checked_pose
 
@@ -37,7 +38,8 @@ def pose_of(message: Any) -> np.ndarray:
     return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
 
 
-def _nanoseconds(seconds: float) -> int:
+def nanoseconds(seconds: float) -> int:
+    """Seconds in nanoseconds."""
     return round(seconds * 1e9)
 
 
@@ -94,9 +96,9 @@ class SamplePairer(Generic[ImageT]):
         """A pairer with the recorder's parameters (attributes)."""
         return cls(
             parameters.led_names,
-            LedHistory(_nanoseconds(parameters.led_guard), _nanoseconds(parameters.led_max_age)),
+            LedHistory(nanoseconds(parameters.led_guard), nanoseconds(parameters.led_max_age)),
             refuse,
-            led_offset_ns=_nanoseconds(parameters.led_offset),
+            led_offset_ns=nanoseconds(parameters.led_offset),
             capacity=parameters.queue_size,
         )
 
@@ -127,6 +129,16 @@ class SamplePairer(Generic[ImageT]):
             )
         self._notice_time("LED", stamp_ns)
         self._history.add(stamp_ns, states, receive_stamp_ns)
+
+    def add_told_leds(self, leds: LedAssembler, topic: LedTopic, message: Any, receive_stamp_ns: int) -> None:
+        """Take in a message of an LED source."""
+        try:
+            told = leds.take(topic, message, receive_stamp_ns)
+        except LedposeError as error:
+            self._refuse("LEDs not told", str(error))
+            return
+        if told is not None:
+            self.add_led_message(told[0], receive_stamp_ns, self._led_names, told[1])
 
     def add_image(self, image: ImageT, stamp_ns: int, receive_stamp_ns: int, now: float) -> None:
         """Take in an image; `now` [s] is of a monotonic clock."""

@@ -102,6 +102,11 @@ RECORDER: tuple[Parameter, ...] = (
         maximum=2 * math.pi,
     ),
     Parameter(
+        "led_sources",
+        "",
+        "YAML file that tells which messages tell the LED states; empty for a JointState on led_states.",
+    ),
+    Parameter(
         "led_offset",
         0.0,
         "An image gets the LED state held at its stamp plus this [s]; mends clocks that differ.",

@@ -197,6 +197,7 @@ def write_bag(
                 (CAMERA_TOPIC, "sensor_msgs/msg/CameraInfo"),
                 (POSE_TOPIC, "geometry_msgs/msg/PoseStamped"),
                 ("/camera/unused", "sensor_msgs/msg/CompressedImage"),
+                *((topic, "std_msgs/msg/Bool") for topic in ("/leds/a", "/leds/b")),
             )
         }
         for now, topic, content in sorted(entries, key=lambda entry: entry[0]):

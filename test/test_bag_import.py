@@ -11,6 +11,7 @@ from blinking import (
     LED_TOPIC,
     POSE_TOPIC,
     SECOND,
+    TYPES,
     blink,
     camera_info,
     picture,
@@ -80,6 +81,25 @@ def test_true_poses_come_with_the_images_of_their_stamps(tmp_path):
         assert truth.pose[truth.valid, 0].tolist() == index[truth.valid].tolist()
 
 
+def test_leds_may_be_told_by_other_messages(tmp_path):
+    names = ("a", "b")
+    table = "leds/{0}: {{type: std_msgs/msg/Bool, leds: {{{0}: {{value: data}}}}}}"
+    (tmp_path / "sources.yaml").write_text("\n".join(table.format(name) for name in names))
+    told = TYPES.types["std_msgs/msg/Bool"]
+    more = [
+        (now, f"/leds/{name}", told(bool(states[led])))
+        for now, _, states in BLINKING.messages(0)
+        for led, name in enumerate(names)
+    ]
+    write_bag(tmp_path / "bag", BLINKING, 0, more=more)
+    options = ["--led-names", *names, "--led-directions", "0", "1", "--led-guard", str(GUARD)]
+    assert main(arguments(tmp_path, "--led-sources", str(tmp_path / "sources.yaml"), *options)) == 0
+    with Recording(tmp_path / "out.h5") as recording:
+        assert len(recording) >= far_from_changes().sum()
+        for states, stamp in zip(recording.led_states, recording.image_stamps_ns, strict=True):
+            assert states.tolist() == BLINKING.at(stamp)[:2].tolist()
+
+
 def test_bad_messages_are_counted_and_the_rest_is_imported(tmp_path, capsys):
     late = int(BLINKING.images_ns[-1])
     more = [
@@ -101,6 +121,7 @@ def test_bad_messages_are_counted_and_the_rest_is_imported(tmp_path, capsys):
         (["--led-names", "a", "b"], "give one direction per LED"),
         (["--led-guard", "-1"], "parameter 'led_guard' is -1.0"),
         (["--image-encoding", "gif"], "must be one of jpeg, png"),
+        (["--led-topic", LED_TOPIC, "--led-sources", "some.yaml"], "--led-topic is for a JointState"),
         (["--led-topic", "/none"], "has no topic /none"),
         (["--ground-truth-topic", LED_TOPIC], "needed is geometry_msgs/msg/PoseStamped"),
     ],

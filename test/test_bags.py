@@ -56,7 +56,7 @@ def test_the_only_topic_of_a_fitting_type_need_not_be_named(bag):
         (IMAGE_TYPES, "/other", "has no topic /other, needed is .*Image .* one of /camera/image_raw"),
         (IMAGE_TYPES, LED_TOPIC, "has /peer/led_states of type sensor_msgs/msg/JointState, needed is"),
         (IMAGE_TYPES, "/camera/unused", "the topic /camera/unused in .* has no messages"),
-        (("std_msgs/msg/Bool",), None, "no fitting topic, .* there are /camera/camera_info, .*/led_states"),
+        (("std_msgs/msg/Empty",), None, "no fitting topic, .* there are /camera/camera_info, .*/led_states"),
     ],
 )
 def test_a_topic_that_will_not_do_is_explained(bag, types, topic, words):

@@ -24,9 +24,10 @@ ROSDEP_KEYS = {
     "numpy": "python3-numpy",
     "onnxruntime": "python3-onnxruntime-pip",
     "tqdm": "python3-tqdm",
+    "yaml": "python3-yaml",
 }
 # rosbags-image does for pip installations what cv_bridge does on a ROS distribution.
-PIP_NAMES = {"cv2": "opencv-python-headless", "rosbags": "rosbags-image"}
+PIP_NAMES = {"cv2": "opencv-python-headless", "rosbags": "rosbags-image", "yaml": "PyYAML"}
 OPTIONAL = {module for modules in EXTRAS.values() for module in modules}
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from ros_graph import Client, new_domain, ros_client, run_node
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, Joy
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
@@ -120,6 +120,13 @@ class Robot:
             JointState(header=self.header(), name=LED_NAMES[::-1], position=self._states[::-1].tolist())
         )
 
+    def tell_leds_by_buttons(self) -> None:
+        """Publish the buttons of a Joy message in place of the named states."""
+        self.led_publisher = self.client.node.create_publisher(Joy, "buttons", 100)
+        self.publish_leds = lambda: self.led_publisher.publish(
+            Joy(header=self.header(), buttons=[int(state) for state in self._states])
+        )
+
     def publish_frame(self) -> None:
         rgb = picture_of(self._states, self.frames)
         self.camera_publisher.publish(camera_info(self.header(), WIDTH, HEIGHT))
@@ -209,6 +216,31 @@ def test_every_sample_is_right_and_the_file_is_whole_after_a_signal(
         assert recording.info.camera_frame == "camera_optical_frame"
         assert recording.info.K[0, 0] == 50.0 and recording.info.D[0] == 0.1
         assert len(np.unique(recording.led_states, axis=0)) > 4
+
+
+def test_leds_may_be_told_by_other_messages(domain: int, client: Client, tmp_path: Path) -> None:
+    leds = ", ".join(f"{name}: {{value: 'buttons[{index}]'}}" for index, name in enumerate(LED_NAMES))
+    table = tmp_path / "sources.yaml"
+    table.write_text(f"buttons: {{type: sensor_msgs/msg/Joy, stamp: header.stamp, leds: {{{leds}}}}}")
+    robot = Robot(client)
+    robot.tell_leds_by_buttons()
+    with recorder(domain, tmp_path, led_sources=table) as node:
+        robot.wait_for_recorder()
+        robot.run_until(samples=30)
+        robot.led_publisher.publish(Joy(header=robot.header(), buttons=[1]))
+        robot.wait_for_status({"refused: LEDs not told": "1"})
+        assert node.end()[0] == 0
+    (path,) = finished_recordings(tmp_path)
+    samples, wrong = wrong_samples(path)
+    assert samples >= 30 and wrong == 0
+
+
+def test_led_sources_that_are_not_installed_end_the_recorder(domain: int, tmp_path: Path) -> None:
+    table = Path(__file__).parents[1] / "config" / "led_sources" / "robomaster.yaml"
+    with recorder(domain, tmp_path, led_sources=table) as node:
+        assert node.wait() != 0
+        assert "is of type robomaster_msgs/msg/LEDEffect, which is not installed" in node.log
+        assert "Traceback" not in node.log
 
 
 def test_a_killed_recorder_leaves_what_it_committed(domain: int, client: Client, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ledpose_ros.parameters import NODE_PARAMETERS, Parameter
 OFFERED = (
     "led_names",
     "led_directions",
+    "led_sources",
     "led_offset",
     "led_guard",
     "led_max_age",
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
 
     from ledpose_ros.bag_import import BagTopics, import_bag
     from ledpose_ros.bags import Bag
+    from ledpose_ros.led_sources import read_led_sources
     from ledpose_ros.leds import check_leds
 
     parameters = argparse.Namespace(**{p.name: p.default for p in NODE_PARAMETERS["recorder"]})
@@ -72,10 +74,15 @@ def run(args: argparse.Namespace) -> None:
     check_leds(parameters.led_names, parameters.led_directions)
     if args.output.suffix != ".h5":
         raise LedposeError(f"a recording's name ends in .h5: '{args.output.name}' does not")
+    leds = args.led_topic
+    if parameters.led_sources:
+        if leds is not None:
+            raise LedposeError("--led-topic is for a JointState, --led-sources names its topics itself")
+        leds = read_led_sources(parameters.led_sources, parameters.led_names)
     start = time.perf_counter()
     with Bag(args.bag) as bag:
         topics = BagTopics.chosen(
-            bag, args.image_topic, args.led_topic, args.camera_info_topic, args.ground_truth_topic
+            bag, args.image_topic, leds, args.camera_info_topic, args.ground_truth_topic
         )
         with tqdm(total=bag.count(topics.image), desc="Importing", unit="image", leave=False) as progress:
             found = import_bag(bag, topics, args.output, parameters, progress.update)

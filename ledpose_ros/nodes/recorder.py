@@ -9,6 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
@@ -20,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.led_sources import LedAssembler, LedTopic, read_led_sources
 from ledpose_ros.leds import check_leds
 from ledpose_ros.nodes.common import (
     ERROR,
@@ -32,7 +36,7 @@ from ledpose_ros.nodes.common import (
     run_node,
     sensor_qos,
 )
-from ledpose_ros.pairing import SamplePairer, pose_of, stamp_ns
+from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of, stamp_ns
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.recording_session import (
     FAILED,
@@ -57,6 +61,11 @@ class RecorderNode(Node):
         parameters = declare_parameters(self, NODE_PARAMETERS["recorder"])
         check_leds(parameters.led_names, parameters.led_directions)
         self._led_names = tuple(parameters.led_names)
+        led_topics = []
+        if parameters.led_sources:
+            table = read_led_sources(Path(parameters.led_sources).expanduser(), self._led_names)
+            led_topics = [(topic, topic.message_class()) for topic in table]
+        self._leds = LedAssembler(self._led_names, nanoseconds(parameters.led_max_age))
         self._records_poses = parameters.record_ground_truth
 
         self._refusals = Refusals(self)
@@ -71,14 +80,10 @@ class RecorderNode(Node):
         image_type = CompressedImage if parameters.image_transport == "compressed" else Image
         self._image_subscription = ImageSubscription(self, image_type, "image", self._on_image, IMAGE_QUEUE)
         self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, sensor_qos())
-        # Reliable and nothing less: a lost change would label images wrongly until the next message.
-        self.create_subscription(
-            JointState,
-            "led_states",
-            self._on_led_states,
-            QoSProfile(depth=LED_QUEUE),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_leds),
-        )
+        for topic, message_class in led_topics:
+            self._subscribe_to_leds(message_class, topic.name, partial(self._on_led_source, topic))
+        if not led_topics:
+            self._subscribe_to_leds(JointState, "led_states", self._on_led_states)
         if self._records_poses:
             self.create_subscription(PoseStamped, "ground_truth", self._on_pose, sensor_qos(POSE_QUEUE))
         self.create_service(Trigger, "~/start", self._answer(self._start))
@@ -90,6 +95,20 @@ class RecorderNode(Node):
         self.create_timer(STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._status_time = time.monotonic()
         self._status_samples = 0
+
+    def _subscribe_to_leds(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
+        # Reliable and nothing less: a lost change would label images wrongly until the next message.
+        self.create_subscription(
+            message_type,
+            topic,
+            callback,
+            QoSProfile(depth=LED_QUEUE),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda _event: self._refuse(
+                    "incompatible QoS", f"a publisher of {topic} is best-effort: let it publish reliably"
+                )
+            ),
+        )
 
     def close(self) -> None:
         """Write all that is queued, finish the file and say what was recorded."""
@@ -136,8 +155,10 @@ class RecorderNode(Node):
         self._pairer.add_led_message(stamp_ns(message.header.stamp), now_ns, message.name, message.position)
         self._record_ready_samples()
 
-    def _on_incompatible_leds(self, _event: object) -> None:
-        self._refuse("incompatible QoS", "a publisher of led_states is best-effort: let it publish reliably")
+    def _on_led_source(self, topic: LedTopic, message: Any) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        self._pairer.add_told_leds(self._leds, topic, message, now_ns)
+        self._record_ready_samples()
 
     def _on_pose(self, message: PoseStamped) -> None:
         self._pairer.add_pose(stamp_ns(message.header.stamp), pose_of(message))

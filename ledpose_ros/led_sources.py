@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LED states from what robots really publish: a table in YAML says which field of which message is which LED.
+
+    leds/effect:                          # topic
+      type: robomaster_msgs/msg/LEDEffect
+      observable: {effect: [0, 1]}        # others run on the robot: nobody knows when they light what
+      leds:
+        back: {value: effect, where: mask, bit: 1}
+        front: {value: effect, where: mask, bit: 2}
+
+An LED is on where `value` is above `above` (0 unless told otherwise). `value` is a field like `data`,
+`color.r` or `leds[2].red`, or a list of them of which the largest counts. With `bit` alone it is that bit of
+the value; with `where`, the message tells something about this LED only if the bit is set in that field.
+`stamp` names the field with the time from which on the LEDs were so; messages without one count from their
+arrival.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ledpose_ros.errors import LedposeError
+
+_STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
+_TOPIC_KEYS = {"type", "stamp", "observable", "leds"}
+_LED_KEYS = {"value", "above", "where", "bit"}
+
+
+@dataclass(frozen=True)
+class LedRule:
+    """How a message tells the state of one LED; see the module's text."""
+
+    fields: tuple[str, ...]
+    above: float = 0.0
+    where: str | None = None
+    bit: int | None = None
+
+    def state(self, message: Any) -> bool | None:
+        """On, off, or None: the message says nothing of this LED."""
+        if self.where is not None:
+            if not int(value_of(message, self.where)) & (self.bit or 0):
+                return None
+        elif self.bit is not None:
+            return any(int(value_of(message, path)) & self.bit for path in self.fields)
+        return max(float(value_of(message, path)) for path in self.fields) > self.above
+
+
+@dataclass(frozen=True)
+class LedTopic:
+    """A topic that tells the states of some LEDs."""
+
+    name: str
+    type_name: str
+    leds: dict[str, LedRule]
+    stamp: str | None = None
+    observable: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def message_class(self) -> Any:
+        """The Python class of the messages, with all fields that are asked for; LedposeError without."""
+        package, _, name = self.type_name.partition("/msg/")
+        try:
+            found = getattr(importlib.import_module(f"{package}.msg"), name)
+        except (ImportError, AttributeError) as error:
+            raise LedposeError(
+                f"the LED source {self.name} is of type {self.type_name}, which is not installed: "
+                "source the workspace that has it"
+            ) from error
+        empty = found()
+        paths = [path for rule in self.leds.values() for path in (*rule.fields, rule.where) if path]
+        for path in (*paths, *self.observable, *([self.stamp] if self.stamp else [])):
+            # An array has no elements yet.
+            value_of(empty, path.partition("[")[0])
+        return found
+
+
+def value_of(message: Any, path: str) -> Any:
+    """The field of a message that a path like `leds[2].red` leads to; LedposeError if there is none."""
+    value = message
+    try:
+        for name, index in _STEP.findall(path):
+            value = getattr(value, name) if name else value[int(index)]
+    except (AttributeError, IndexError, TypeError) as error:
+        raise LedposeError(f"the {type(message).__name__} has no {path}") from error
+    return value
+
+
+def read_led_sources(path: str | Path, led_names: Sequence[str]) -> tuple[LedTopic, ...]:
+    """The topics that a YAML file names; LedposeError unless they tell every LED, each once."""
+    try:
+        table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise LedposeError(f"the LED sources {path} cannot be read: {reason}") from error
+    try:
+        if not isinstance(table, dict):
+            raise LedposeError("it must map topics to what they tell")
+        topics = tuple(_topic(str(name), entry) for name, entry in table.items())
+        named = [led for topic in topics for led in topic.leds]
+        if sorted(named) != sorted(led_names):
+            raise LedposeError(f"it tells the LEDs {named}, needed are {list(led_names)}, each once")
+    except LedposeError as error:
+        raise LedposeError(f"the LED sources {path} will not do: {error}") from error
+    return topics
+
+
+def _topic(name: str, entry: Any) -> LedTopic:
+    _check_keys(f"topic {name}", entry, _TOPIC_KEYS, {"type", "leds"})
+    if not re.fullmatch(r"\w+/msg/\w+", str(entry["type"])):
+        raise LedposeError(f"the type of topic {name} must be like std_msgs/msg/Bool, not {entry['type']}")
+    if not isinstance(entry["leds"], dict):
+        raise LedposeError(f"the leds of topic {name} must map names to rules")
+    observable = entry.get("observable", {})
+    if not isinstance(observable, dict) or not all(isinstance(v, list) for v in observable.values()):
+        raise LedposeError(f"'observable' of topic {name} must map fields to lists of values")
+    return LedTopic(
+        name,
+        entry["type"],
+        {str(led): _rule(f"LED {led} of topic {name}", rule) for led, rule in entry["leds"].items()},
+        entry.get("stamp"),
+        {path: tuple(values) for path, values in observable.items()},
+    )
+
+
+def _rule(what: str, entry: Any) -> LedRule:
+    _check_keys(what, entry, _LED_KEYS, {"value"})
+    bit, where = entry.get("bit"), entry.get("where")
+    if (bit is not None and (not isinstance(bit, int) or bit < 1)) or (where is not None and bit is None):
+        raise LedposeError(f"{what} needs a 'bit' of at least 1, like 4 for the third one")
+    fields = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
+    if not fields:
+        raise LedposeError(f"{what} needs a value, like data")
+    for path in (*fields, *([where] if where is not None else [])):
+        if not isinstance(path, str) or "".join(m.group() for m in _STEP.finditer(path)) != path or not path:
+            raise LedposeError(f"{what}: {path!r} is no field, like data or leds[2].red")
+    if not isinstance(entry.get("above", 0), int | float):
+        raise LedposeError(f"{what}: 'above' must be a number")
+    return LedRule(tuple(fields), float(entry.get("above", 0)), where, bit)
+
+
+def _check_keys(what: str, entry: Any, allowed: set[str], needed: set[str]) -> None:
+    if not isinstance(entry, dict):
+        raise LedposeError(f"{what} must be a mapping with {', '.join(sorted(needed))}")
+    unknown, missing = sorted(set(entry) - allowed), sorted(needed - set(entry))
+    if unknown or missing:
+        problem = f"has the unknown key {unknown[0]}" if unknown else f"lacks {missing[0]}"
+        raise LedposeError(f"{what} {problem}: its keys are {', '.join(sorted(allowed))}")
+
+
+class LedAssembler:
+    """Keeps what single messages tell, and gives the states of all LEDs once every one is known.
+
+    An LED counts as known for `max_age_ns` after it was told, by the stamps of the messages.
+    """
+
+    def __init__(self, led_names: Sequence[str], max_age_ns: int) -> None:
+        self._led_names = tuple(led_names)
+        self._max_age_ns = max_age_ns
+        self._told: dict[str, tuple[int, bool]] = {}
+
+    def take(self, topic: LedTopic, message: Any, receive_stamp_ns: int) -> tuple[int, list[float]] | None:
+        """The stamp [ns] from which on all LEDs were as the list says; None while one is not known.
+
+        Raises `LedposeError` for what cannot be observed: the LEDs of the topic are not known from then on.
+        """
+        stamp_ns = receive_stamp_ns
+        if topic.stamp is not None:
+            stamp = value_of(message, topic.stamp)
+            stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+        for path, values in topic.observable.items():
+            value = value_of(message, path)
+            if value not in values:
+                for led in topic.leds:
+                    self._told.pop(led, None)
+                raise LedposeError(f"{path} of {topic.name} is {value}: what is lit when cannot be observed")
+        states = {led: rule.state(message) for led, rule in topic.leds.items()}
+        self._told |= {led: (stamp_ns, state) for led, state in states.items() if state is not None}
+        found = []
+        for led in self._led_names:
+            told_ns, state = self._told.get(led, (None, False))
+            if told_ns is None or abs(stamp_ns - told_ns) > self._max_age_ns:
+                return None
+            found.append(float(state))
+        return stamp_ns, found
