@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from ledpose_ros import cli
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import evaluate
 from ledpose_ros.metrics import Metrics
-from ledpose_ros.recording import Recording, RecordingWriter
+from ledpose_ros.recording import Recording, RecordingWriter, copy_samples
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,7 @@ class KnownDistance:
 
 def split(recording: Recording, directory: Path) -> tuple[Path, Path]:
     """Write the first half, without ground truth, to train on, and the second half, with it, to score on."""
-    truth = recording.ground_truth()
-    if truth is None:
+    if not recording.has_ground_truth:
         raise LedposeError(f"{recording.path} has no ground truth to score with")
     if len(recording) < 2:
         raise LedposeError(f"{recording.path} has {len(recording)} samples, two halves need at least 2")
@@ -36,15 +33,7 @@ def split(recording: Recording, directory: Path) -> tuple[Path, Path]:
         for left_over in (path, Path(f"{path}.part")):
             left_over.unlink(missing_ok=True)
         with RecordingWriter(path, recording.info, with_ground_truth=path == second) as writer:
-            for index in samples:
-                writer.append(
-                    np.asarray(recording.encoded_image(index)).tobytes(),
-                    int(recording.image_stamps_ns[index]),
-                    int(recording.receive_stamps_ns[index]),
-                    recording.led_states[index],
-                    int(recording.led_stamps_ns[index]),
-                    truth.pose[index] if path == second and truth.valid[index] else None,
-                )
+            copy_samples(recording, samples, writer)
     return first, second
 
 

@@ -26,6 +26,8 @@ COMMANDS = (
     "import-idsia",
     "inspect",
     "check",
+    "merge",
+    "split",
     "train",
     "calibrate",
     "export",

@@ -9,6 +9,7 @@ written with `libver="latest"` refuse to open) and this order: flush, fsync, the
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -27,6 +28,7 @@ VERSION = 1
 
 STAMP_DATASETS = ("image_stamp_ns", "receive_stamp_ns", "led_stamp_ns")
 DATASETS = ("image", "led_states", *STAMP_DATASETS)
+COPIES_COMMITTED = 100
 
 _H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
@@ -390,6 +392,25 @@ class Recording:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def copy_samples(source: Recording, samples: Iterable[int], writer: RecordingWriter) -> None:
+    """Append samples of a recording to another one as they are, with their poses if the writer takes any.
+
+    The writer commits every COPIES_COMMITTED samples.
+    """
+    truth = source.ground_truth() if writer.with_ground_truth else None
+    for index in samples:
+        writer.append(
+            source.encoded_image(index).tobytes(),
+            int(source.image_stamps_ns[index]),
+            int(source.receive_stamps_ns[index]),
+            source.led_states[index],
+            int(source.led_stamps_ns[index]),
+            truth.pose[index] if truth is not None and truth.valid[index] else None,
+        )
+        if len(writer) % COPIES_COMMITTED == 0:
+            writer.commit()
 
 
 def _open(path: Path) -> h5py.File:

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.recording import DATASETS, Recording, RecordingWriter
+from ledpose_ros.recording import DATASETS, Recording, RecordingWriter, copy_samples
 
 WHOLE, LOSS, NOTHING = 0, 3, 1
 
@@ -30,7 +30,6 @@ WHOLE, LOSS, NOTHING = 0, 3, 1
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # How a dataset refers to a picture: its length and a global heap ID.
 VLEN_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
-COMMIT_EVERY = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             print("nothing can be used")
             return NOTHING
         if args.repair:
-            _copy_samples(recording, good, args.repair)
+            _save(recording, good, args.repair)
             print(f"{args.repair} holds {len(good)} samples")
         elif lost or path.suffix == ".part":
             print(f"to save them: ledpose check {path} --repair OUT.h5")
@@ -86,24 +85,16 @@ def _good_samples(recording: Recording, cut_off: np.ndarray) -> list[int]:
     return good
 
 
-def _copy_samples(recording: Recording, samples: list[int], out: str) -> None:
+def _save(recording: Recording, samples: list[int], out: str) -> None:
+    with_ground_truth = recording.has_ground_truth
     try:
-        truth = recording.ground_truth()
+        recording.ground_truth()
     except LedposeError as error:
         print(f"{error}: it is left out")
-        truth = None
-    with RecordingWriter(out, recording.info, with_ground_truth=truth is not None) as writer:
-        for index in tqdm(samples, desc="Writing", unit="image", leave=False, disable=None):
-            writer.append(
-                recording.encoded_image(index).tobytes(),
-                int(recording.image_stamps_ns[index]),
-                int(recording.receive_stamps_ns[index]),
-                recording.led_states[index],
-                int(recording.led_stamps_ns[index]),
-                truth.pose[index] if truth is not None and truth.valid[index] else None,
-            )
-            if len(writer) % COMMIT_EVERY == 0:
-                writer.commit()
+        with_ground_truth = False
+    with RecordingWriter(out, recording.info, with_ground_truth) as writer:
+        progress = tqdm(samples, desc="Writing", unit="image", leave=False, disable=None)
+        copy_samples(recording, progress, writer)
 
 
 def _extended_copy(path: Path, folder: Path) -> Path:
