@@ -24,6 +24,7 @@ COMMANDS = (
     "simulate",
     "import-bag",
     "import-idsia",
+    "export-bag",
     "inspect",
     "check",
     "merge",

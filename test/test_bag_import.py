@@ -155,3 +155,29 @@ def test_a_full_disk_ends_the_import_and_keeps_what_was_written(tmp_path, capsys
     assert "No space left on device" in capsys.readouterr().err
     with Recording(tmp_path / "out.h5") as recording:
         assert len(recording) == 10
+
+
+def test_an_exported_recording_is_imported_again(tmp_path, capsys):
+    poses = [(int(stamp), POSE_TOPIC, pose(stamp, 2.0)) for stamp in BLINKING.images_ns[::2]]
+    write_bag(tmp_path / "bag", BLINKING, 0, more=poses)
+    assert main(arguments(tmp_path, "--ground-truth-topic", POSE_TOPIC)) == 0
+    words = ["export-bag", str(tmp_path / "out.h5"), "-o", str(tmp_path / "again"), "--namespace", "robot"]
+    assert main(words) == 0
+    topics = {"image": "image/compressed", "led": "led_states", "ground-truth": "ground_truth"}
+    options = [word for key, name in topics.items() for word in (f"--{key}-topic", f"/robot/{name}")]
+    # Each state comes with its image and is stamped with its begin: nothing tells how long it is held.
+    options += ["--led-guard", "0"]
+    assert main(["import-bag", str(tmp_path / "again"), "-o", str(tmp_path / "again.h5"), *options]) == 0
+    with Recording(tmp_path / "out.h5") as first, Recording(tmp_path / "again.h5") as second:
+        assert len(second) > 0.6 * len(first)
+        known = np.searchsorted(first.image_stamps_ns, second.image_stamps_ns)
+        assert np.array_equal(first.image_stamps_ns[known], second.image_stamps_ns)
+        assert np.array_equal(first.led_states[known], second.led_states)
+        assert np.array_equal(first.receive_stamps_ns[known], second.receive_stamps_ns)
+        assert first.encoded_image(int(known[0])).tobytes() == second.encoded_image(0).tobytes()
+        assert np.array_equal(first.ground_truth().valid[known], second.ground_truth().valid)
+        for name, value in vars(first.info).items():
+            assert np.array_equal(value, getattr(second.info, name)), name
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "cannot write the bag" in capsys.readouterr().err
