@@ -170,7 +170,7 @@ ESTIMATOR: tuple[Parameter, ...] = (
     Parameter("threads", 1, "Threads of the network's inference.", minimum=1, maximum=64),
     Parameter(
         "min_confidence",
-        0.5,
+        0.8,
         "Peers of lower confidence are not published.",
         minimum=0.0,
         maximum=1.0,

@@ -293,7 +293,11 @@ def test_crowded_bearings_cost_more_than_spread_ones():
     spread = torch.stack([angles.cos(), angles.sin()], 1)
     crowded = spread[:1].expand(16, 2)
     assert float(loss.crowding_loss(crowded)) == pytest.approx(0, abs=1e-5)
-    assert float(loss.crowding_loss(0.3 * spread)) < -1
+    assert float(loss.crowding_loss(0.9 * spread)) < -1
+    # Bearings of which nothing is known yet are hardly driven about.
+    tiny = (1e-3 * spread).requires_grad_()
+    loss.crowding_loss(tiny + 1e-4).backward()
+    assert tiny.grad is not None and tiny.grad.norm(dim=1).max() < 1
 
 
 def test_learning_finds_the_toy_robot(tmp_path):

@@ -112,14 +112,16 @@ def crowding_loss(bearing: Tensor) -> Tensor:
     """How crowded bearings (W, 2) are on the circle: mean log of their kernel density, 0 when all agree.
 
     Robots that move about show all their sides equally often, so bearings are spread evenly. The prior orders
-    them where the same LEDs can be told from a whole sector.
+    them where the same LEDs can be told from a whole sector. A bearing counts by its length: while nothing is
+    known of it yet, the prior must not drive it about.
     """
     towards = F.normalize(bearing, dim=1)
     log_kernel = CROWDING_CONCENTRATION * (towards @ towards.T - 1)
     log_kernel = log_kernel.masked_fill(
         torch.eye(len(bearing), dtype=torch.bool, device=bearing.device), -1e4
     )
-    return (log_kernel.logsumexp(1) - math.log(max(1, len(bearing) - 1))).mean()
+    log_density = log_kernel.logsumexp(1) - math.log(max(1, len(bearing) - 1))
+    return (bearing.detach().norm(dim=1) * log_density).mean()
 
 
 def shift_loss(look: FineLook, shift: Tensor) -> Tensor:

@@ -53,6 +53,9 @@ HIDDEN = 0.5
 """Share of a window's side that is hidden at most."""
 JOINED_SHARE = 0.25
 """Share of the pictures that are joined of two, once windows guide."""
+BEARING_WEIGHT = 5
+"""Of the fine network's bearing: clips tell it far more surely than single pictures tell LED states, whose
+noise drowns it at a weight of 1; then all LEDs stay alike for thousands of steps."""
 ELSEWHERE_SHARE = 0.4
 """Windows without the peer, as a share of those with it."""
 SHRUNK = 1.0
@@ -262,7 +265,7 @@ class Objective(nn.Module):
         }
         loss = (
             4 * parts["leds/fine"]
-            + parts["bearing/fine"]
+            + BEARING_WEIGHT * parts["bearing/fine"]
             + 0.2 * parts["crowding"]
             + 0.2 * parts["shift"]
             + 0.3 * parts["presence"]
