@@ -424,7 +424,7 @@ def test_the_robot_in_front_ends_at_the_line():
 def test_joined_images_say_which_sample_is_where():
     images = torch.arange(1.0, 9)[:, None, None, None].expand(8, 3, 4, 40)
     joined, shown = augmentation.join_some(images, 0.25, torch.Generator().manual_seed(0))
-    assert torch.equal(joined[:6], images[:6])
+    assert shown.alone == 6 and torch.equal(joined[:6], images[:6])
     assert shown.picture.tolist() == [*range(8), 6, 7]
     assert shown.sample.tolist() == [*range(8), 0, 1]
     size = torch.tensor([80.0, 8.0])

@@ -68,8 +68,12 @@ class View(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What pictures joined of several samples show: V pairs of a picture and a sample between two columns."""
+    """What pictures joined of several samples show: V pairs of a picture and a sample between two columns.
 
+    The first `alone` pictures show one sample each, their own.
+    """
+
+    alone: int
     picture: Tensor  # (V,) index
     sample: Tensor  # (V,) index
     begin: Tensor  # (V,) share of the width
@@ -94,6 +98,7 @@ def join_some(images: Tensor, share: float, generator: torch.Generator) -> tuple
     both = torch.where(right[:, None, None], images[:joined], images[alone:])
     index, whole = torch.arange(batch, device=images.device), line.new_ones(alone)
     shown = Shown(
+        alone,
         torch.cat([index, index[alone:]]),
         torch.cat([index, index[:joined]]),
         torch.cat([0 * whole, 0 * line, line]),

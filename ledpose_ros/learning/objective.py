@@ -178,8 +178,8 @@ class Objective(nn.Module):
         uv, log2_scale = view.from_image(uv, windows.log2_scale, size)
         joined, shown = augmentation.join_some(varied, JOINED_SHARE, self.generator)
         maps = self.network.coarse_maps(halvings(joined))
-        alone = slice(2 * len(states) - len(shown.picture))
-        loss, parts = self._coarse_loss(CoarseMaps(*(values[alone] for values in maps)), states[alone])
+        alone = CoarseMaps(*(values[: shown.alone] for values in maps))
+        loss, parts = self._coarse_loss(alone, states[: shown.alone])
         seen = shown.shows(uv[shown.sample], size)
         guide = self._guide_loss(
             CoarseMaps(*(values[shown.picture] for values in maps)),
