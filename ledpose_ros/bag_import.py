@@ -13,7 +13,8 @@ from typing import Any
 from ledpose_ros.bags import IMAGE_TYPES, LED_TYPES, Bag
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.led_sources import LedAssembler, LedTopic
-from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of, stamp_ns
+from ledpose_ros.leds import stamp_ns
+from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of
 from ledpose_ros.recording_session import FAILED, Camera, CameraImage, RecordingSession, SessionSettings
 
 CAMERA_TYPES = ("sensor_msgs/msg/CameraInfo",)

@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.leds import stamp_ns
 
 _STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
 _TOPIC_KEYS = {"type", "stamp", "observable", "leds"}
@@ -169,10 +170,7 @@ class LedAssembler:
 
         Raises `LedposeError` for what cannot be observed: the LEDs of the topic are not known from then on.
         """
-        stamp_ns = receive_stamp_ns
-        if topic.stamp is not None:
-            stamp = value_of(message, topic.stamp)
-            stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+        since_ns = receive_stamp_ns if topic.stamp is None else stamp_ns(value_of(message, topic.stamp))
         for path, values in topic.observable.items():
             value = value_of(message, path)
             if value not in values:
@@ -180,11 +178,11 @@ class LedAssembler:
                     self._told.pop(led, None)
                 raise LedposeError(f"{path} of {topic.name} is {value}: what is lit when cannot be observed")
         states = {led: rule.state(message) for led, rule in topic.leds.items()}
-        self._told |= {led: (stamp_ns, state) for led, state in states.items() if state is not None}
+        self._told |= {led: (since_ns, state) for led, state in states.items() if state is not None}
         found = []
         for led in self._led_names:
             told_ns, state = self._told.get(led, (None, False))
-            if told_ns is None or abs(stamp_ns - told_ns) > self._max_age_ns:
+            if told_ns is None or abs(since_ns - told_ns) > self._max_age_ns:
                 return None
             found.append(float(state))
-        return stamp_ns, found
+        return since_ns, found

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import pi
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,11 @@ from ledpose_ros.errors import LedposeError
 DEFAULT_LED_NAMES = ("front", "left", "back", "right")
 # alpha_k: direction in the peer's body frame [rad] from which an LED is seen best.
 DEFAULT_LED_DIRECTIONS = (0.0, pi / 2, pi, -pi / 2)
+
+
+def stamp_ns(stamp: Any) -> int:
+    """A ROS stamp (builtin_interfaces/Time) in nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def check_leds(led_names: Sequence[str], led_directions: Sequence[float]) -> None:

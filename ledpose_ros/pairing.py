@@ -27,11 +27,6 @@ Refuse = Callable[[str, str], None]
 """Called with a short fixed reason, to count, and a sentence for the log."""
 
 
-def stamp_ns(stamp: Any) -> int:
-    """A ROS stamp (builtin_interfaces/Time) in nanoseconds."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
-
-
 def pose_of(message: Any) -> np.ndarray:
     """The pose (7,) x y z qx qy qz qw of a geometry_msgs/PoseStamped."""
     position, turn = message.pose.position, message.pose.orientation

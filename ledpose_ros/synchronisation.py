@@ -20,8 +20,7 @@ from ledpose_ros.calibration import MIN_CONFIDENCE
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.images import rgb_from_message
-from ledpose_ros.leds import LedHistory, Rejection, led_states_from_message
-from ledpose_ros.pairing import stamp_ns
+from ledpose_ros.leds import LedHistory, Rejection, led_states_from_message, stamp_ns
 from ledpose_ros.recording import Recording
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from ledpose_ros.bags import IMAGE_TYPES, LED_TYPES, Bag
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import rgb_from_message
-from ledpose_ros.pairing import stamp_ns
+from ledpose_ros.leds import stamp_ns
 
 BLINKING = blink(60)
 

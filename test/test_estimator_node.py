@@ -34,8 +34,8 @@ from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ledpose_ros.images import encode_image
+from ledpose_ros.leds import stamp_ns
 from ledpose_ros.nodes.common import message_from_rgb
-from ledpose_ros.pairing import stamp_ns
 
 MODULE = "ledpose_ros.nodes.estimator"
 FRAME = "test_camera_optical_frame"

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from ros_graph import new_domain, ros_client, run_node
 from sensor_msgs.msg import JointState
 
-from ledpose_ros.pairing import stamp_ns
+from ledpose_ros.leds import stamp_ns
 from ledpose_ros.recording import Recording
 
 SAMPLES = 15

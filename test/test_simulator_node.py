@@ -17,7 +17,7 @@ from ros_graph import new_domain, ros_client, run_node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
-from ledpose_ros.pairing import stamp_ns
+from ledpose_ros.leds import stamp_ns
 from ledpose_ros.simulation import Simulation
 
 MODULE = "ledpose_ros.nodes.simulator"

@@ -29,11 +29,10 @@ from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import Predictions, mean_predictor, score, table
 from ledpose_ros.geometry import project, relative_bearing
 from ledpose_ros.images import encode_image, rgb_from_message
-from ledpose_ros.leds import HeldState, LedHistory
+from ledpose_ros.leds import HeldState, LedHistory, stamp_ns
 from ledpose_ros.live_graph import Listener, running_nodes, use_private_domain
 from ledpose_ros.metrics import facing_leds
 from ledpose_ros.model_metadata import default_model_path
-from ledpose_ros.pairing import stamp_ns
 from ledpose_ros.plots import SAID, TRUE
 from ledpose_ros.recording import Recording, RecordingInfo
 

@@ -15,16 +15,21 @@ from pathlib import Path
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.parameters import NODE_PARAMETERS, Parameter
 
-OFFERED = (
-    "led_names",
-    "led_directions",
-    "led_sources",
-    "led_offset",
-    "led_guard",
-    "led_max_age",
-    "image_encoding",
-    "jpeg_quality",
-    "min_free_space_mb",
+OFFERED = tuple(
+    parameter
+    for parameter in NODE_PARAMETERS["recorder"]
+    if parameter.name
+    in (
+        "led_names",
+        "led_directions",
+        "led_sources",
+        "led_offset",
+        "led_guard",
+        "led_max_age",
+        "image_encoding",
+        "jpeg_quality",
+        "min_free_space_mb",
+    )
 )
 """The recorder's parameters that are options here."""
 
@@ -42,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camera-info-topic", metavar="T", help="CameraInfo of the images")
     parser.add_argument("--ground-truth-topic", metavar="T", help="PoseStamped of the peer (no ground truth)")
     group = parser.add_argument_group("parameters of the recorder")
-    for parameter in NODE_PARAMETERS["recorder"]:
-        if parameter.name not in OFFERED:
-            continue
+    for parameter in OFFERED:
         several = isinstance(parameter.default, list)
         group.add_argument(
             _option(parameter),
@@ -66,14 +69,11 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.leds import check_leds
 
     parameters = argparse.Namespace(**{p.name: p.default for p in NODE_PARAMETERS["recorder"]})
-    for parameter in NODE_PARAMETERS["recorder"]:
-        if parameter.name in OFFERED:
-            value = getattr(args, parameter.name)
-            parameter.check(value)
-            setattr(parameters, parameter.name, value)
+    for parameter in OFFERED:
+        value = getattr(args, parameter.name)
+        parameter.check(value)
+        setattr(parameters, parameter.name, value)
     check_leds(parameters.led_names, parameters.led_directions)
-    if args.output.suffix != ".h5":
-        raise LedposeError(f"a recording's name ends in .h5: '{args.output.name}' does not")
     leds = args.led_topic
     if parameters.led_sources:
         if leds is not None:

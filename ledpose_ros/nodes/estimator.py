@@ -34,6 +34,7 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimate, PeerEstimator, locate
 from ledpose_ros.geometry import camera_tilt, check_camera
 from ledpose_ros.images import rgb_from_message
+from ledpose_ros.leds import stamp_ns
 from ledpose_ros.model_metadata import default_model_path
 from ledpose_ros.nodes.common import (
     ERROR,
@@ -49,7 +50,6 @@ from ledpose_ros.nodes.common import (
     sensor_qos,
 )
 from ledpose_ros.nodes.markers import peer_markers
-from ledpose_ros.pairing import stamp_ns
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.visualization import draw_attention, draw_peers
 

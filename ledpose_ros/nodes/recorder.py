@@ -24,7 +24,7 @@ from std_srvs.srv import Trigger
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.led_sources import LedAssembler, LedTopic, read_led_sources
-from ledpose_ros.leds import check_leds
+from ledpose_ros.leds import check_leds, stamp_ns
 from ledpose_ros.nodes.common import (
     ERROR,
     OK,
@@ -36,7 +36,7 @@ from ledpose_ros.nodes.common import (
     run_node,
     sensor_qos,
 )
-from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of, stamp_ns
+from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.recording_session import (
     FAILED,
