@@ -1,6 +1,7 @@
 # make demo   the whole loop, from simulated camera to published pose, in under 12 minutes
 # make test   the tests
 # make lint   ruff and mypy
+# make faults what becomes of recordings when things go wrong, as docs/faults.md
 # make venv   what the others need, in $(VENV)
 # make clean  remove what the above made, but for $(VENV)
 #
@@ -20,7 +21,7 @@ ifdef ROS_DISTRO
 unexport LD_LIBRARY_PATH
 endif
 
-.PHONY: help demo test lint venv rendering clean
+.PHONY: help demo test faults lint venv rendering clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -30,6 +31,9 @@ demo: venv rendering
 
 test: venv rendering
 	$(BIN)/python -m pytest
+
+faults: venv
+	$(BIN)/python -m pytest test/test_faults.py --fault-table docs/faults.md --label-samples 20000
 
 lint: venv
 	$(BIN)/ruff check .

@@ -63,7 +63,7 @@ setup(
         "tqdm",
     ],
     extras_require={name: list(requirements) for name, requirements in EXTRAS.items()}
-    | {"test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML"]},
+    | {"test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML", "mcap"]},
     entry_points={"console_scripts": executables},
     zip_safe=False,
 )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from ledpose_ros.led_sources import LedAssembler, LedTopic
 from ledpose_ros.leds import stamp_ns
 from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of
 from ledpose_ros.recording_session import FAILED, Camera, CameraImage, RecordingSession, SessionSettings
+from ledpose_ros.refusals import Refusals
 
 CAMERA_TYPES = ("sensor_msgs/msg/CameraInfo",)
 POSE_TYPES = ("geometry_msgs/msg/PoseStamped",)
@@ -64,15 +64,7 @@ class Imported:
     images: int = 0
     samples: int = 0
     seconds: float = 0.0
-    refusals: Counter[str] = field(default_factory=Counter)
-    """How often something was refused, by reason."""
-    sentences: dict[str, str] = field(default_factory=dict)
-    """The first case of each reason, in a sentence."""
-
-    def refuse(self, reason: str, sentence: str) -> None:
-        """Count a refusal."""
-        self.refusals[reason] += 1
-        self.sentences.setdefault(reason, sentence)
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 def import_bag(
@@ -84,12 +76,12 @@ def import_bag(
     `LedposeError` for what ends a recording; what was written by then is kept, as the recorder would.
     """
     found = Imported()
-    pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(parameters, found.refuse)
+    pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(parameters, found.refusals.count)
     leds = LedAssembler(parameters.led_names, nanoseconds(parameters.led_max_age))
     pairer.expects_poses = topics.ground_truth is not None
     # The recorder can only wait for the first CameraInfo, a bag can be asked for it.
     camera = Camera.from_message(next(bag.messages(topics.camera_info)).decode())
-    session = RecordingSession(SessionSettings.from_parameters(parameters, file), found.refuse)
+    session = RecordingSession(SessionSettings.from_parameters(parameters, file), found.refusals)
     first_ns = last_ns = 0
 
     def record(now: float) -> None:
@@ -121,7 +113,7 @@ def import_bag(
                 else:
                     pairer.add_pose(stamp_ns(message.header.stamp), pose_of(message))
             except LedposeError as error:
-                found.refuse("unreadable message", str(error))
+                found.refusals.count("unreadable message", str(error))
             record(last_ns / 1e9)
         record(math.inf)
     finally:

@@ -68,6 +68,7 @@ class Rejection(str, Enum):
     TOO_OLD = "LED states too old"
     NEWER = "newer than last LED message"
     NEAR_CHANGE = "within guard of a change"
+    DISPUTED = "LED messages contradict each other"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +93,9 @@ class LedHistory:
     """The LED messages of the last `horizon_ns`, and the state held at any stamp among them.
 
     A mis-timed label is silent poison for training, so a state is told only where it is certain: at least
-    `guard_ns` away from every change, at most `max_age_ns` after a message, and only once a message has come
-    that is `guard_ns` newer than the stamp, so that no change can be on its way still.
+    `guard_ns` away from every change, at most `max_age_ns` after a message, only once a message has come that
+    is `guard_ns` newer than the stamp, so that no change can be on its way still, and not where messages that
+    came out of order contradict each other.
     """
 
     def __init__(self, guard_ns: int, max_age_ns: int, horizon_ns: int = 10_000_000_000) -> None:
@@ -101,32 +103,65 @@ class LedHistory:
         self._max_age_ns = max_age_ns
         self._horizon_ns = horizon_ns
         self._sightings: list[_Sighting] = []
+        self._newest_ns = -1
+        self._dispute_since_ns: int | None = None
+        self._disputes: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
-        """Messages remembered."""
+        """Sightings remembered."""
         return len(self._sightings)
 
     def clear(self) -> None:
         """Forget everything, as after a jump of the clock."""
         self._sightings.clear()
+        self._newest_ns = -1
+        self._dispute_since_ns = None
+        self._disputes.clear()
 
     def add(self, stamp_ns: int, states: np.ndarray, receive_stamp_ns: int | None = None) -> None:
-        """Take in a message; one that is older than others before it replaces them.
+        """Take in a message.
 
         A keep-alive may be stamped anew or repeat the stamp of its change. In the latter case it confirms the
         state for as long as has passed since the change was received, less the guard time for delays on the
         way; only differences of `receive_stamp_ns` count, so it may be of another clock than the stamps.
         """
+        if stamp_ns < self._newest_ns:
+            self._add_late(stamp_ns, states)
+            return
+        self._newest_ns = stamp_ns
         since_ns, since_received_ns = stamp_ns, receive_stamp_ns
         newest = self._sightings[-1] if self._sightings else None
+        if self._dispute_since_ns is not None:
+            self._disputes.append((self._dispute_since_ns, stamp_ns))
+            self._dispute_since_ns = newest = None
         if newest is not None and stamp_ns >= newest.since_ns and np.array_equal(states, newest.states):
             since_ns, since_received_ns = newest.since_ns, newest.since_received_ns
             if stamp_ns == since_ns and receive_stamp_ns is not None and since_received_ns is not None:
                 confirmed_ns = since_ns + receive_stamp_ns - since_received_ns - self._guard_ns
                 stamp_ns = max(confirmed_ns, newest.stamp_ns)
+        # What a repetition of an old stamp confirmed, a change may prove wrong.
         del self._sightings[bisect_left(self._sightings, stamp_ns, key=_stamp) :]
         self._sightings.append(_Sighting(stamp_ns, states, since_ns, since_received_ns))
-        del self._sightings[: bisect_left(self._sightings, stamp_ns - self._horizon_ns, key=_stamp)]
+        horizon_ns = stamp_ns - self._horizon_ns
+        del self._sightings[: bisect_left(self._sightings, horizon_ns, key=_stamp)]
+        self._disputes = [dispute for dispute in self._disputes if dispute[1] >= horizon_ns]
+
+    def _add_late(self, stamp_ns: int, states: np.ndarray) -> None:
+        """Take in a message that is older than one before it.
+
+        Either messages overtook each other or the clock was set back a little: which of them is only known
+        to the sender. So unless it agrees with the others, nothing is told from its stamp on to the first
+        message that is the newest again.
+        """
+        index = bisect_right(self._sightings, stamp_ns, key=_stamp) - 1
+        agrees = index >= 0 and all(
+            np.array_equal(states, sighting.states) for sighting in self._sightings[index:]
+        )
+        if agrees and self._dispute_since_ns is None:
+            return
+        del self._sightings[bisect_left(self._sightings, stamp_ns, key=_stamp) :]
+        since_ns = stamp_ns if self._dispute_since_ns is None else min(stamp_ns, self._dispute_since_ns)
+        self._dispute_since_ns = since_ns
 
     def lookup(self, stamp_ns: int) -> HeldState | Rejection:
         """The state held at `stamp_ns`; `Rejection.NEWER` may turn into a state when more messages come."""
@@ -134,6 +169,8 @@ class LedHistory:
             return Rejection.NO_STATE
         if stamp_ns + self._guard_ns > self._sightings[-1].stamp_ns:
             return Rejection.NEWER
+        if any(start - self._guard_ns < stamp_ns < end + self._guard_ns for start, end in self._disputes):
+            return Rejection.DISPUTED
         index = bisect_right(self._sightings, stamp_ns, key=_stamp) - 1
         held = self._sightings[index]
         if stamp_ns - held.stamp_ns > self._max_age_ns:

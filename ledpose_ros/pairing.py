@@ -20,6 +20,8 @@ POSES_KEPT = 300
 # How long an image waits for the LED message after it [s]: generous, for the queue is bounded anyway, and a
 # simulator on a busy machine sends its messages late.
 LONGEST_WAIT = 10.0
+# How long an image waits at least [s]: LED messages that overtook each other are in order by then.
+SETTLING = 0.2
 
 ImageT = TypeVar("ImageT")
 
@@ -61,9 +63,9 @@ class _PendingImage(Generic[ImageT]):
 class SamplePairer(Generic[ImageT]):
     """Holds images back until the LED state at their stamp is certain.
 
-    Each image gets the state held at its stamp + `led_offset_ns`. It waits for LED messages (and for the pose
-    when `expects_poses`) at most `timeout` seconds and in a queue of at most `capacity`. Whatever cannot be
-    used goes to `refuse`; nothing is lost silently. Not thread-safe.
+    Each image gets the state held at its stamp + `led_offset_ns`. It waits `settling` seconds, and for LED
+    messages (and for the pose when `expects_poses`) at most `timeout` seconds, in a queue of at most
+    `capacity`. Whatever cannot be used goes to `refuse`; nothing is lost silently. Not thread-safe.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class SamplePairer(Generic[ImageT]):
         history: LedHistory,
         refuse: Refuse,
         led_offset_ns: int = 0,
+        settling: float = SETTLING,
         timeout: float = LONGEST_WAIT,
         capacity: int = 30,
     ) -> None:
@@ -80,6 +83,7 @@ class SamplePairer(Generic[ImageT]):
         self._history = history
         self._refuse = refuse
         self._led_offset_ns = led_offset_ns
+        self._settling = settling
         self._timeout = timeout
         self._capacity = capacity
         self._pending: deque[_PendingImage[ImageT]] = deque()
@@ -159,7 +163,10 @@ class SamplePairer(Generic[ImageT]):
         ready = []
         while self._pending:
             image = self._pending[0]
-            waited_in_vain = now - image.arrival > self._timeout or len(self._pending) > self._capacity
+            waited = now - image.arrival
+            if waited < self._settling and len(self._pending) <= self._capacity:
+                break
+            waited_in_vain = waited > self._timeout or len(self._pending) > self._capacity
             held = self._history.lookup(image.stamp_ns + self._led_offset_ns)
             leds_may_come = held is Rejection.NEWER or not len(self._history)
             pose_may_come = self.expects_poses and self._newest_ns.get("ground truth", 0) < image.stamp_ns

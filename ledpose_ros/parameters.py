@@ -161,6 +161,18 @@ RECORDER: tuple[Parameter, ...] = (
         "Recording stops when the disk has less space left than this [MB].",
         minimum=1,
     ),
+    Parameter(
+        "segment_size_mb",
+        2000,
+        "A new file begins when the pictures of the last one take this [MB]; 0 for never.",
+        minimum=0,
+    ),
+    Parameter(
+        "segment_duration",
+        0.0,
+        "A new file begins when the last one has lasted so long [s]; 0 for never.",
+        minimum=0.0,
+    ),
 )
 
 ESTIMATOR: tuple[Parameter, ...] = (

@@ -7,9 +7,10 @@ written with `libver="latest"` refuse to open) and this order: flush, fsync, the
 """
 
 import contextlib
+import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -29,6 +30,8 @@ VERSION = 1
 STAMP_DATASETS = ("image_stamp_ns", "receive_stamp_ns", "led_stamp_ns")
 DATASETS = ("image", "led_states", *STAMP_DATASETS)
 COPIES_COMMITTED = 100
+REFUSED_BYTES = 4096
+"""Room for the counts of `refused`: of fixed size, so that they are overwritten in place."""
 
 _H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
@@ -89,6 +92,8 @@ class RecordingWriter:
 
     Samples count from the next `commit()` on. As a context manager it closes on a clean exit; after an
     exception it commits what it can and leaves the `.part` file, which `Recording` opens as well.
+
+    `refused` (how often what was refused, by reason) is for people, and kept with the samples by `commit()`.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class RecordingWriter:
         self.part_path = Path(f"{self.path}.part")
         self.info = info
         self.with_ground_truth = with_ground_truth
+        self.refused: Mapping[str, int] = {}
         self._count = 0
         if self.path.suffix != ".h5":
             raise LedposeError(f"a recording's name ends in .h5: '{self.path.name}' does not")
@@ -146,6 +152,7 @@ class RecordingWriter:
         for name in STAMP_DATASETS:
             extendable(file, name, np.int64)
         file.create_dataset("n_committed", data=np.int64(0))
+        file.create_dataset("refused", (), f"S{REFUSED_BYTES}")
         if self.with_ground_truth:
             ground_truth = file.create_group("ground_truth")
             extendable(ground_truth, "pose", np.float64, (7,))
@@ -221,9 +228,43 @@ class RecordingWriter:
             self._file.flush()
             os.fsync(self._file.id.get_vfd_handle())
             self._file["n_committed"][()] = self._count
+            noted = json.dumps(dict(self.refused)).encode()
+            if len(noted) <= REFUSED_BYTES:  # cut off they could not be read
+                self._file["refused"][()] = noted
             self._file.flush()
         except _H5PY_ERRORS as error:
             raise LedposeError(f"cannot write to {self.part_path}: {error}") from error
+        self._check_in_place()
+
+    def _check_in_place(self) -> None:
+        """Raise LedposeError if the file is no longer where it was made; a deleted one is put back first.
+
+        Linux lets us go on writing to a file that nobody can open any more, and frees it when we close it.
+        """
+        descriptor = self._file.id.get_vfd_handle()
+        held = os.fstat(descriptor)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(held, os.stat(self.part_path)):
+                return
+        if held.st_nlink:
+            self._file.close()
+            raise LedposeError(f"{self.part_path} was moved away while it was written: its samples are there")
+        descriptor = os.dup(descriptor)
+        self._file.close()
+        try:
+            self.part_path.parent.mkdir(parents=True, exist_ok=True)
+            with self.part_path.open("xb") as copy:
+                while block := os.pread(descriptor, 1 << 20, copy.tell()):
+                    copy.write(block)
+        except OSError as error:
+            raise LedposeError(
+                f"{self.part_path} was deleted while it was written, and cannot be put back: {error.strerror}"
+            ) from error
+        finally:
+            os.close(descriptor)
+        raise LedposeError(
+            f"{self.part_path} was deleted while it was written: it is back, with {self._count} samples"
+        )
 
     def close(self) -> None:
         """Commit, close and give the file its final name; does nothing when closed already."""
@@ -261,8 +302,9 @@ class Recording:
     """A recording to read: a `.h5` file, or the `.h5.part` of a writer that died.
 
     `led_states` (N, K) float32 and the stamps (N,) int64 [ns] are read at once, images one by one.
-    `uncommitted` tells how many further samples were begun but never made durable: they do not count. The
-    ground truth is not touched before `ground_truth()` is called: what trains cannot see it by accident.
+    `uncommitted` tells how many further samples were begun but never made durable: they do not count.
+    `refused` tells how often the recorder refused what, by reason; empty where nobody noted it. The ground
+    truth is not touched before `ground_truth()` is called: what trains cannot see it by accident.
     """
 
     info: RecordingInfo
@@ -273,6 +315,7 @@ class Recording:
     created_ns: int
     software: str
     uncommitted: int
+    refused: dict[str, int]
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
@@ -327,12 +370,20 @@ class Recording:
                 raise LedposeError(f"claims {self._count} samples but '{name}' holds {shape[0]}")
         self.uncommitted = max(len(file[name]) for name in DATASETS) - self._count
         self._images = file["image"]
+        self.refused = self._read_refused()
         self.led_states = file["led_states"][: self._count].astype(np.float32)
         if not ((self.led_states >= 0) & (self.led_states <= 1)).all():
             raise LedposeError("holds LED states outside 0..1")
         self.image_stamps_ns, self.receive_stamps_ns, self.led_stamps_ns = (
             file[name][: self._count].astype(np.int64) for name in STAMP_DATASETS
         )
+
+    def _read_refused(self) -> dict[str, int]:
+        noted = _text(self._file["refused"][()]) if "refused" in self._file else "{}"
+        try:
+            return {str(reason): int(count) for reason, count in json.loads(noted).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise LedposeError("the dataset 'refused' holds no counts by reason") from error
 
     def __len__(self) -> int:
         """Committed samples."""

@@ -2,10 +2,12 @@
 """Writes paired samples to recordings in a thread of its own, so that a slow disk never delays a camera."""
 
 import contextlib
+import math
 import queue
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ import numpy as np
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import decode_image, encode_image, encoding_of, rgb_from_message
-from ledpose_ros.pairing import PairedSample, Refuse
+from ledpose_ros.pairing import PairedSample
 from ledpose_ros.recording import RecordingInfo, RecordingWriter
+from ledpose_ros.refusals import Refusals
 
 STOPPED, RECORDING, FAILED = "stopped", "recording", "failed"
 
@@ -71,8 +74,10 @@ class SessionSettings:
     flush_samples: int = 30
     flush_period: float = 1.0
     min_free_space_mb: int = 200
+    segment_duration: float = 0.0
+    segment_size_mb: int = 0
     file: Path | None = None
-    """The only file, in place of one for each start or split in the directory, named by date."""
+    """The only file, in place of segments in the directory that are named by date."""
 
     @classmethod
     def from_parameters(cls, parameters: Any, file: Path | None = None) -> "SessionSettings":
@@ -88,6 +93,8 @@ class SessionSettings:
             flush_samples=parameters.flush_samples,
             flush_period=parameters.flush_period,
             min_free_space_mb=parameters.min_free_space_mb,
+            segment_duration=parameters.segment_duration if file is None else 0.0,
+            segment_size_mb=parameters.segment_size_mb if file is None else 0,
             file=file,
         )
 
@@ -96,18 +103,23 @@ class RecordingSession:
     """Samples in, files out.
 
     `put` does not block unless told to: when the queue is full the sample is refused and counted. A file
-    begins with the first good sample after `start` or `split`. The first error of the disk ends the recording
-    (`state` is FAILED, `error` says why) and saves what was recorded; `start` tries again.
+    begins with the first good sample after `start`, after `split`, or after one that filled the last file.
+    The first error of the disk ends the recording (`state` is FAILED, `error` says why) and saves what was
+    recorded; `start` tries again. `safe_samples` of the `samples` survive whatever happens now.
     """
 
-    def __init__(self, settings: SessionSettings, refuse: Refuse) -> None:
+    def __init__(self, settings: SessionSettings, refusals: Refusals) -> None:
         self.state = STOPPED
         self.error = ""
         self.samples = 0
+        self.safe_samples = 0
         self.led_on_counts = np.zeros(len(settings.led_names))
         self._settings = settings
-        self._refuse = refuse
+        self._refusals = refusals
+        self._refused_before = refusals.counts
         self._writer: RecordingWriter | None = None
+        self._segment_bytes = 0
+        self._segment_due = 0.0
         self._last_file: tuple[Path, int] | None = None
         self._uncommitted = 0
         self._commit_due = 0.0
@@ -141,7 +153,7 @@ class RecordingSession:
         try:
             self._tasks.put(lambda: self._write(sample, with_ground_truth), block=wait)
         except queue.Full:
-            self._refuse(
+            self._refusals.count(
                 "queue full",
                 f"the disk is too slow: {self._settings.queue_size} samples wait, one is dropped",
             )
@@ -204,6 +216,7 @@ class RecordingSession:
         if self.state == RECORDING:
             return "recording already"
         self.state, self.error = RECORDING, ""
+        self._refused_before = self._refusals.counts
         return f"recording to {self._settings.output_directory}"
 
     def _stop(self) -> str:
@@ -223,10 +236,13 @@ class RecordingSession:
         writer, self._writer = self._writer, None
         self._uncommitted = 0
         try:
+            self._note_refusals(writer)
             writer.close()
         except LedposeError as error:
             self._fail(error, writer)
             raise
+        self._refused_before += Counter(writer.refused)
+        self.safe_samples = self.samples
         self._last_file = writer.path, len(writer)
         return f"{writer.path} holds {len(writer)} samples"
 
@@ -237,10 +253,10 @@ class RecordingSession:
         try:
             encoded, width, height = self._encode(message)
         except LedposeError as error:
-            self._refuse("unreadable image", str(error))
+            self._refusals.count("unreadable image", str(error))
             return
         if (width, height) != (camera.width, camera.height):
-            self._refuse(
+            self._refusals.count(
                 "image size differs from CameraInfo",
                 f"images are {width}x{height}, the CameraInfo is for {camera.width}x{camera.height}: "
                 "calibrate the camera at the size it publishes",
@@ -255,9 +271,10 @@ class RecordingSession:
             if self._writer is None:
                 info = self._info(camera, message.header.frame_id)
                 self._writer = RecordingWriter(self._new_path(), info, with_ground_truth)
-                self._uncommitted = 0
+                self._uncommitted = self._segment_bytes = 0
+                self._segment_due = time.monotonic() + (self._settings.segment_duration or math.inf)
             elif not _same_camera(self._writer.info, camera):
-                self._refuse(
+                self._refusals.count(
                     "camera changed",
                     "image size or calibration changed within a recording: call ~/split to go on",
                 )
@@ -278,8 +295,16 @@ class RecordingSession:
         if self._uncommitted == 0:
             self._commit_due = time.monotonic() + self._settings.flush_period
         self._uncommitted += 1
-        if self._uncommitted >= self._settings.flush_samples or time.monotonic() >= self._commit_due:
+        self._segment_bytes += len(encoded)
+        if self._segment_is_full():
+            with contextlib.suppress(LedposeError):  # which is in the state then
+                self._finish_file()
+        elif self._uncommitted >= self._settings.flush_samples or time.monotonic() >= self._commit_due:
             self._commit()
+
+    def _segment_is_full(self) -> bool:
+        limit = self._settings.segment_size_mb or math.inf
+        return self._segment_bytes >= limit * 1e6 or time.monotonic() >= self._segment_due
 
     def _encode(self, message: Any) -> tuple[bytes, int, int]:
         """The picture to store, its width and height; a compressed one of the right kind stays as it is."""
@@ -318,9 +343,14 @@ class RecordingSession:
         self._uncommitted = 0
         try:
             if self._writer is not None:
+                self._note_refusals(self._writer)
                 self._writer.commit()
+                self.safe_samples = self.samples
         except LedposeError as error:
             self._fail(error, self._writer)
+
+    def _note_refusals(self, writer: RecordingWriter) -> None:
+        writer.refused = self._refusals.counts - self._refused_before
 
     def _fail(self, error: Exception, writer: RecordingWriter | None) -> None:
         """End the recording and save what can be saved."""

@@ -100,6 +100,7 @@ def write_recording(path: Path, blinking: Blinking, ahead_ns: int, led_offset_ns
         LedHistory(30_000_000, SECOND // 2),
         lambda reason, sentence: None,
         led_offset_ns,
+        settling=0.0,
         capacity=1000,
     )
     with RecordingWriter(path, info) as writer:

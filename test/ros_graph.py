@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -149,6 +150,17 @@ class Client:
         messages: list = []
         self.node.create_subscription(message_type, topic, messages.append, qos)
         return messages
+
+    def collect_status(self, node_name: str) -> dict[str, str]:
+        """The values of the last message on a node's `~/status`, kept up to date."""
+        values: dict[str, str] = {}
+        self.node.create_subscription(
+            DiagnosticStatus,
+            f"{node_name}/status",
+            lambda message: values.update({pair.key: pair.value for pair in message.values}),
+            10,
+        )
+        return values
 
     def call(self, service_type: Any, name: str, request: Any = None, timeout: float = PATIENCE) -> Any:
         """Call a service and return its answer."""

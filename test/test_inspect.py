@@ -83,10 +83,30 @@ def test_inspect_warns_of_leds_that_teach_nothing(tmp_path: Path, capsys: pytest
     path = write(tmp_path / "a.h5", [(1.0, 0.0)] * 98 + [(1.0, 1.0)] * 2)
     assert main(["inspect", str(path)]) == 0
     text = capsys.readouterr().out
-    assert re.search(r"^error: LED front is always on: \w+", text, re.MULTILINE)
+    assert re.search(r"^error: LED front is always on$", text, re.MULTILINE)
+    assert "--fix-advice tells what to do" in text
+    assert main(["inspect", str(path), "--fix-advice"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^error: LED front is always on: switch it at random", text, re.MULTILINE)
     assert re.search(r"^warning: LED left is on in 2 % of the samples: \w+", text, re.MULTILINE)
     assert re.search(r"samples +100\n", text)
     assert "no gaps" in text and re.search(r"ground truth +no\n", text)
+
+
+def test_inspect_explains_what_was_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.h5"
+    write(path, [(1.0, 0.0)] * 2)
+    with h5py.File(path, "r+") as file:
+        file["refused"][()] = b'{"LED states too old": 7, "a reason of tomorrow": 1}'
+    assert inspect(capsys, path)["refused"] == {"LED states too old": 7, "a reason of tomorrow": 1}
+    assert main(["inspect", str(path), "--fix-advice"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"refused +7 LED states too old\n +1 a reason of tomorrow\n", text)
+    assert "refused 7 times: LED states too old: more than `led_max_age` between" in text
+    with h5py.File(path, "r+") as file:
+        file["refused"][()] = b"[1, 2]"
+    assert main(["inspect", str(path)]) == 2
+    assert "the dataset 'refused' holds no counts by reason" in capsys.readouterr().err
 
 
 def test_inspect_of_an_empty_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

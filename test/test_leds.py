@@ -133,6 +133,27 @@ def test_a_late_change_replaces_what_a_repetition_confirmed_too_early() -> None:
     assert held(history, 180) == (0.0, 150)
 
 
+def test_a_late_message_that_agrees_changes_nothing() -> None:
+    history = history_of((0, OFF), (100, OFF), (50, OFF), (150, OFF))
+    assert held(history, 60) == (0.0, 0)
+
+
+def test_nothing_is_told_where_late_messages_contradict() -> None:
+    # Was the LED on between 100 and 150, or was the clock set back? Both may be.
+    history = history_of((0, OFF), (100, OFF), (150, OFF), guard=10)
+    history.add(120 * MS, ON)
+    assert held(history, 80) == (0.0, 0)
+    assert history.lookup(115 * MS) is Rejection.NEWER
+    history.add(140 * MS, ON)
+    assert history.lookup(115 * MS) is Rejection.NEWER, "what is not newest yet settles nothing"
+    history.add(200 * MS, OFF)
+    history.add(250 * MS, OFF)
+    for stamp in (111, 120, 199, 209):
+        assert history.lookup(stamp * MS) is Rejection.DISPUTED
+    assert held(history, 110) == (0.0, 0)
+    assert held(history, 210) == (0.0, 200)
+
+
 def test_messages_older_than_the_horizon_are_forgotten() -> None:
     history = LedHistory(0, 10**18, horizon_ns=1000 * MS)
     for stamp in range(0, 3001, 500):

@@ -16,13 +16,14 @@ POSE = np.array([0.0, 0, 1, 0, 0, 0, 1])
 class Bench:
     """A pairer with one LED, fed with times in milliseconds from 100,000 on; images are their own stamps."""
 
-    def __init__(self, offset: int = 0, capacity: int = 30) -> None:
+    def __init__(self, offset: int = 0, capacity: int = 30, settling: float = 0.0) -> None:
         self.refused: Counter[str] = Counter()
         self.pairer: SamplePairer[int] = SamplePairer(
             ("led",),
             LedHistory(guard_ns=10 * MS, max_age_ns=500 * MS),
             lambda reason, message: self.refused.update([reason]),
             led_offset_ns=offset * MS,
+            settling=settling,
             timeout=1.0,
             capacity=capacity,
         )
@@ -51,6 +52,18 @@ def test_an_image_waits_for_the_led_message_after_it() -> None:
     bench.led(100, 0.0)
     assert bench.ready_states() == [(50, 1.0)]
     assert not bench.refused and len(bench.pairer) == 0
+
+
+def test_a_change_that_is_told_late_still_counts() -> None:
+    bench = Bench(settling=0.2)
+    bench.led(0, 1.0)
+    bench.image(70, now_s=0.1)
+    bench.led(100, 0.0)
+    assert bench.ready(now_s=0.25) == [], "the LED's message of 50 ms may be on its way still"
+    bench.led(50, 0.0)
+    bench.led(150, 0.0)
+    assert bench.ready_states(now_s=0.31) == []
+    assert bench.refused == {"LED message out of order": 1, "LED messages contradict each other": 1}
 
 
 def test_images_wait_in_order_and_each_rejection_is_counted() -> None:

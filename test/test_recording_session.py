@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writer thread: every sample is written or counted, and every file is finished."""
 
+import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from ledpose_ros.recording_session import (
     RecordingSession,
     SessionSettings,
 )
+from ledpose_ros.refusals import Refusals
 
 CAMERA = Camera(np.diag([50.0, 50.0, 1.0]), np.zeros(5), "plumb_bob", 32, 24)
 
@@ -54,17 +55,14 @@ def wait_until(predicate: Callable[[], bool]) -> None:
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.refused: Counter[str] = Counter()
+        self.refusals = Refusals()
         self.settings = SessionSettings(
             folder, ("front", "left"), (0.0, 1.5), image_encoding="png", min_free_space_mb=1
         )
         self._sessions: list[RecordingSession] = []
 
     def session(self, **changes: object) -> RecordingSession:
-        session = RecordingSession(
-            replace(self.settings, **changes),
-            lambda reason, message: self.refused.update([reason]),  # type: ignore[arg-type]
-        )
+        session = RecordingSession(replace(self.settings, **changes), self.refusals)  # type: ignore[arg-type]
         self._sessions.append(session)
         return session
 
@@ -125,13 +123,74 @@ def test_split_begins_another_file(bench: Bench) -> None:
     assert sorted(counts) == [1, 2]
 
 
+def test_segments_end_by_size_and_by_time(bench: Bench) -> None:
+    by_size = bench.session(segment_size_mb=1)
+    by_size.start()
+    noise = np.random.default_rng(0)
+    for number in range(6):
+        large = sample(number)
+        large.image.message.data = noise.integers(0, 256, 32 * 24, np.uint8).tobytes()
+        by_size.put(large, with_ground_truth=False)
+    by_size.stop()
+    assert len(bench.files()) == 1, "six pictures of less than a kilobyte do not fill a megabyte"
+
+    by_time = bench.session(segment_duration=0.05)
+    by_time.start()
+    for number in range(3):
+        by_time.put(sample(number), with_ground_truth=False)
+        wait_until(lambda number=number: by_time.samples == number + 1)  # type: ignore[misc]
+        time.sleep(0.06)
+    by_time.put(sample(3), with_ground_truth=False)
+    by_time.stop()
+    counts = [len(Recording(path)) for path in bench.files()[1:]]
+    assert counts == [2, 2]
+    assert by_time.safe_samples == by_time.samples == 4
+
+
+def test_what_was_refused_is_noted_in_the_file(bench: Bench) -> None:
+    session = bench.session()
+    bench.refusals.count("no LED state yet", "before the start, so of no file")
+    session.start()
+    session.put(sample(0), with_ground_truth=False)
+    bench.refusals.count("within guard of a change", "an image is rejected")
+    session.split()
+    session.put(sample(1), with_ground_truth=False)
+    session.put(sample(2, width=16), with_ground_truth=False)
+    session.stop()
+    refused = []
+    for path in bench.files():
+        with Recording(path) as recording:
+            refused.append(recording.refused)
+    assert refused == [{"within guard of a change": 1}, {"image size differs from CameraInfo": 1}]
+
+
+@pytest.mark.parametrize("happens", ["deleted", "moved"])
+def test_a_folder_that_disappears_ends_the_recording_and_loses_nothing(bench: Bench, happens: str) -> None:
+    session = bench.session(flush_samples=5, flush_period=60.0)
+    session.start()
+    for number in range(5):
+        session.put(sample(number), with_ground_truth=False)
+    wait_until(lambda: session.safe_samples == 5)
+    if happens == "deleted":
+        shutil.rmtree(bench.folder)
+    else:
+        bench.folder.rename(bench.folder.parent / "moved")
+    for number in range(5, 10):
+        session.put(sample(number), with_ground_truth=False)
+    wait_until(lambda: session.state == FAILED)
+    assert f"was {happens}" in session.error
+    (path,) = [path for path in bench.folder.parent.rglob("*.part")]
+    with Recording(path) as recording:
+        assert recording.image_stamps_ns.tolist() == list(range(10))
+
+
 def test_samples_become_durable_by_count_and_by_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     commits: list[int] = []
     commit = RecordingWriter.commit
     monkeypatch.setattr(
         RecordingWriter, "commit", lambda writer: (commits.append(len(writer)), commit(writer))[1]
     )
-    session = bench.session(flush_samples=5, flush_period=0.1)
+    session = bench.session(flush_samples=5, flush_period=1.0)
     session.start()
     for number in range(7):
         session.put(sample(number), with_ground_truth=False)
@@ -150,8 +209,8 @@ def test_a_full_queue_refuses_the_new_sample(bench: Bench, monkeypatch: pytest.M
     for number in range(20):
         session.put(sample(number), with_ground_truth=False)
     session.stop()
-    assert bench.refused["queue full"] > 10
-    assert session.samples + bench.refused["queue full"] == 20
+    assert bench.refusals.counts["queue full"] > 10
+    assert session.samples + bench.refusals.counts["queue full"] == 20
     with Recording(bench.files()[0]) as recording:
         assert recording.image_stamps_ns[:3].tolist() == [0, 1, 2]
 
@@ -168,7 +227,7 @@ def test_images_that_do_not_fit_are_refused_and_the_rest_goes_on(bench: Bench) -
     session.put(sample(4, camera=replace(CAMERA, K=np.diag([60.0, 60.0, 1.0]))), with_ground_truth=False)
     session.put(sample(5), with_ground_truth=False)
     session.stop()
-    assert bench.refused == {
+    assert bench.refusals.counts == {
         "unreadable image": 1,
         "image size differs from CameraInfo": 1,
         "camera changed": 2,

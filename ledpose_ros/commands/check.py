@@ -93,6 +93,7 @@ def _save(recording: Recording, samples: list[int], out: str) -> None:
         print(f"{error}: it is left out")
         with_ground_truth = False
     with RecordingWriter(out, recording.info, with_ground_truth) as writer:
+        writer.refused = recording.refused
         progress = tqdm(samples, desc="Writing", unit="image", leave=False, disable=None)
         copy_samples(recording, progress, writer)
 

@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> None:
         )
         with tqdm(total=bag.count(topics.image), desc="Importing", unit="image", leave=False) as progress:
             found = import_bag(bag, topics, args.output, parameters, progress.update)
-    for reason, count in found.refusals.most_common():
-        print(f"{count} refused: {reason}, as {found.sentences[reason]}")
+    for reason, count in found.refusals.counts.most_common():
+        print(f"{count} refused: {reason}, as {found.refusals.sentences[reason]}")
     if not found.samples:
         raise LedposeError(f"none of the {found.images} images of {args.bag} could be used, see above")
     ratio = found.seconds / (time.perf_counter() - start)

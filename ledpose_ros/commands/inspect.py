@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tell what is in a recording, and whether it will do for training.
 
-Prints samples, rate, gaps, camera and the balance of the LEDs, with advice where something is amiss. Some
+Prints samples, rate, gaps, camera, balance of the LEDs, what the recorder refused, and what is amiss. Some
 pictures are decoded; `ledpose check` decodes all of them.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import encode_image
 from ledpose_ros.recording import Recording
 from ledpose_ros.recording_check import Finding, findings, joint_entropy, time_span
+from ledpose_ros.refusals import RECORDER_REASONS
 
 GAP_FACTOR = 5
 """An interval this many times the usual one is a gap."""
@@ -30,6 +31,7 @@ SHEET_COLUMNS, SHEET_ROWS, TILE_WIDTH = 4, 4, 320
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="recording (.h5, or .h5.part of a recorder that died)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument("--fix-advice", action="store_true", help="tell what to do about what is amiss")
     parser.add_argument("--contact-sheet", metavar="PNG", help="draw sample pictures with their LED states")
 
 
@@ -41,7 +43,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(summary | {"findings": [asdict(finding) for finding in found]}, indent=2))
     else:
-        print(as_text(summary, found))
+        print(as_text(summary))
+        for line in advice(summary["refused"], found) if args.fix_advice else hints(found):
+            print(line)
 
 
 def summarize(recording: Recording) -> dict[str, Any]:
@@ -58,6 +62,7 @@ def summarize(recording: Recording) -> dict[str, Any]:
         "software": recording.software,
         "samples": len(recording),
         "uncommitted": recording.uncommitted,
+        "refused": recording.refused,
         "duration": round(time_span(recording), 3),
         "rate": round(1 / interval, 2) if interval > 0 else 0.0,
         "gaps": len(gaps),
@@ -96,8 +101,8 @@ def summarize(recording: Recording) -> dict[str, Any]:
     }
 
 
-def as_text(summary: dict[str, Any], found: Sequence[Finding]) -> str:
-    """The summary as a table for people, with what was found amiss below."""
+def as_text(summary: dict[str, Any]) -> str:
+    """The summary as a table for people."""
     camera, truth = summary["camera"], summary["ground_truth"]
     uncommitted = f" (and {summary['uncommitted']} never committed)" if summary["uncommitted"] else ""
     gaps = (
@@ -127,8 +132,25 @@ def as_text(summary: dict[str, Any], found: Sequence[Finding]) -> str:
             f"{summary['led_changes']} changes, {summary['entropy']:.2f} of {len(summary['leds'])} bits",
         )
     )
-    lines = [f"{label:<14}{text}" for label, text in rows]
-    return "\n".join(lines + [str(finding) for finding in found])
+    for number, (reason, count) in enumerate(summary["refused"].items()):
+        rows.append(("" if number else "refused", f"{count} {reason}"))
+    return "\n".join(f"{label:<14}{text}" for label, text in rows)
+
+
+def hints(found: Sequence[Finding]) -> list[str]:
+    """What is amiss, in short."""
+    lines = [f"{finding.severity}: {finding.what}" for finding in found]
+    return [*lines, "--fix-advice tells what to do"] if lines else []
+
+
+def advice(refused: Mapping[str, int], found: Sequence[Finding]) -> list[str]:
+    """What is amiss and why images or messages were refused, each with what to do about it."""
+    lines = [str(finding) for finding in found]
+    for reason, count in refused.items():
+        known = RECORDER_REASONS.get(reason)
+        explained = f": {known.meaning}: {known.advice}" if known else ""
+        lines.append(f"refused {count} times: {reason}{explained}")
+    return lines or ["nothing is amiss"]
 
 
 def contact_sheet(recording: Recording) -> np.ndarray:

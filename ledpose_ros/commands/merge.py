@@ -6,6 +6,7 @@ of different cameras: nothing has to be merged for it.
 """
 
 import argparse
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
             RecordingWriter(args.output, first.info, with_ground_truth) as writer,
             tqdm(total=total, unit="image", leave=False, disable=None) as progress,
         ):
+            writer.refused = sum((Counter(source.refused) for source in sources), Counter())
             for source in sources:
                 copy_samples(source, range(len(source)), writer)
                 progress.update(len(source))

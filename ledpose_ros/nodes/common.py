@@ -4,8 +4,6 @@
 import signal
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -21,15 +19,24 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.parameters import Parameter
+from ledpose_ros.refusals import Refusals
 
 UNBOUNDED_INTEGER = 2**63 - 1
+OVERRIDABLE_POLICIES = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
 
 
 # --- parameters ---------------------------------------------------------------------------------------------
@@ -103,39 +110,82 @@ def sensor_qos(depth: int = 1) -> QoSProfile:
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
+def subscribe(
+    node: Node,
+    message_type: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    qos: QoSProfile,
+    refusals: Refusals,
+    on_reliability_refused: Callable[[], None] | None = None,
+) -> Subscription:
+    """Subscribe with a QoS that users may override by parameters, `qos_overrides.TOPIC.subscription.POLICY`.
+
+    A publisher that offers less than is asked for is counted and named: else nothing would come, silently.
+    Where that is reliable delivery, `on_reliability_refused` is called in place of this if given.
+    """
+
+    def on_incompatible_qos(event: Any) -> None:
+        policy = QoSPolicyKind(event.last_policy_kind)
+        if policy is QoSPolicyKind.RELIABILITY and on_reliability_refused is not None:
+            on_reliability_refused()
+            return
+        name, policy_name = subscription.topic_name, policy.name.lower()
+        refusals.count(
+            "incompatible QoS",
+            f"a publisher of {name} offers less {policy_name} than is asked for: change its QoS, "
+            f"or set the parameter qos_overrides.{name}.subscription.{policy_name}",
+        )
+
+    subscription = node.create_subscription(
+        message_type,
+        topic,
+        callback,
+        qos,
+        event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
+        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE_POLICIES),
+    )
+    return subscription
+
+
 class ImageSubscription:
     """A subscription that asks for reliable delivery, and settles for best effort where that is all there is.
 
     Best effort alone would match every publisher, but with its default settings Fast DDS then loses most
     messages above half a megabyte, such as raw pictures of 640x360. Reliable alone would hear nothing of a
-    best-effort camera driver. DDS tells which of the two it is.
+    best-effort camera driver. DDS tells which of the two it is. See `subscribe` for everything else.
     """
 
     def __init__(
-        self, node: Node, message_type: type, topic: str, callback: Callable[[Any], None], depth: int = 1
+        self,
+        node: Node,
+        message_type: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        refusals: Refusals,
+        depth: int = 1,
     ) -> None:
         self._node = node
         self._arguments = (message_type, topic, callback)
-        self._depth = depth
-        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
-        self._subscription = node.create_subscription(
-            *self._arguments, QoSProfile(depth=depth), event_callbacks=events
+        self._subscription = subscribe(
+            node, *self._arguments, QoSProfile(depth=depth), refusals, self._on_reliability_refused
         )
 
     def destroy(self) -> None:
         """End the subscription."""
         self._node.destroy_subscription(self._subscription)
 
-    def _on_incompatible_qos(self, _event: object) -> None:
+    def _on_reliability_refused(self) -> None:
         # Later, not here: a subscription cannot be destroyed in a callback of its own.
         assert self._node.executor is not None, "events only come while the node spins"
         self._node.executor.create_task(self._settle_for_best_effort)
 
     def _settle_for_best_effort(self) -> None:
-        topic = self._subscription.topic_name
+        topic, qos = self._subscription.topic_name, self._subscription.qos_profile
         self._node.get_logger().info(f"{topic} is published best-effort, so messages may get lost on the way")
         self.destroy()
-        self._subscription = self._node.create_subscription(*self._arguments, sensor_qos(self._depth))
+        qos.reliability = ReliabilityPolicy.BEST_EFFORT
+        self._subscription = self._node.create_subscription(*self._arguments, qos)
 
 
 def stamp_from_ns(nanoseconds: int) -> Time:
@@ -176,27 +226,6 @@ def diagnostics_message(
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
     return DiagnosticArray(header=Header(stamp=node.get_clock().now().to_msg()), status=[status])
-
-
-class Refusals:
-    """Counts what a node refuses, by reason, and warns about each reason at most every `period` seconds.
-
-    Wall time throttles, so that warnings also appear while simulated time stands still.
-    """
-
-    def __init__(self, node: Node, period: float = 5.0) -> None:
-        self.counts: Counter[str] = Counter()
-        self._logger = node.get_logger()
-        self._period = period
-        self._last_warning: dict[str, float] = {}
-
-    def count(self, reason: str, message: str | None = None) -> None:
-        """Count one refusal; `reason` is a short fixed key, `message` the full sentence for the log."""
-        self.counts[reason] += 1
-        now = time.monotonic()
-        if now - self._last_warning.get(reason, -self._period) >= self._period:
-            self._last_warning[reason] = now
-            self._logger.warning(f"{message or reason} ({self.counts[reason]} so far)")
 
 
 # --- main ---------------------------------------------------------------------------------------------------

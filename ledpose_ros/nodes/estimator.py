@@ -41,7 +41,6 @@ from ledpose_ros.nodes.common import (
     OK,
     WARN,
     ImageSubscription,
-    Refusals,
     declare_parameters,
     diagnostics_message,
     message_from_rgb,
@@ -51,6 +50,7 @@ from ledpose_ros.nodes.common import (
 )
 from ledpose_ros.nodes.markers import peer_markers
 from ledpose_ros.parameters import NODE_PARAMETERS
+from ledpose_ros.refusals import Refusals
 from ledpose_ros.visualization import draw_attention, draw_peers
 
 DIAGNOSTICS_PERIOD = 1.0
@@ -136,7 +136,7 @@ class EstimatorNode(LifecycleNode):
                 f"parameter 'peer_size' has {len(self._settings.peer_size)} numbers, "
                 "but must have 3: length, width, height"
             )
-        self._refusals = Refusals(self)
+        self._refusals = Refusals(self.get_logger().warning)
         self._is_enabled = True
         self._estimator: PeerEstimator | None = None
         self._tf_broadcaster: Any = None
@@ -192,7 +192,9 @@ class EstimatorNode(LifecycleNode):
         self._images = LatestImage()
         self._worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
         self._worker.start()
-        self._image_subscription = ImageSubscription(self, image_type, "image", self._on_image)
+        self._image_subscription = ImageSubscription(
+            self, image_type, "image", self._on_image, self._refusals
+        )
 
     @_transition
     def on_deactivate(self, _state: LifecycleState) -> None:
@@ -391,7 +393,7 @@ class EstimatorNode(LifecycleNode):
             "images answered": self._answered,
             "dropped for a newer image": self._superseded,
         }
-        values |= {f"refused: {reason}": count for reason, count in dict(self._refusals.counts).items()}
+        values |= {f"refused: {reason}": count for reason, count in self._refusals.counts.items()}
         durations = list(self._durations)
         if durations:
             half, most = 1000 * np.percentile(durations, [50, 95])

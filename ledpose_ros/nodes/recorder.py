@@ -6,7 +6,6 @@ Topics, services and parameters: docs/recorder.md.
 
 import math
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,6 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -30,11 +28,11 @@ from ledpose_ros.nodes.common import (
     OK,
     WARN,
     ImageSubscription,
-    Refusals,
     declare_parameters,
     diagnostics_message,
     run_node,
     sensor_qos,
+    subscribe,
 )
 from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of
 from ledpose_ros.parameters import NODE_PARAMETERS
@@ -46,6 +44,7 @@ from ledpose_ros.recording_session import (
     RecordingSession,
     SessionSettings,
 )
+from ledpose_ros.refusals import Refusals
 
 LED_QUEUE = 100
 POSE_QUEUE = 100
@@ -68,24 +67,27 @@ class RecorderNode(Node):
         self._leds = LedAssembler(self._led_names, nanoseconds(parameters.led_max_age))
         self._records_poses = parameters.record_ground_truth
 
-        self._refusals = Refusals(self)
-        self._refusals_lock = threading.Lock()
+        self._refusals = Refusals(self.get_logger().warning)
         self._received = 0
         self._camera: Camera | None = None
-        self._pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(parameters, self._refuse)
-        self._session = RecordingSession(SessionSettings.from_parameters(parameters), self._refuse)
+        self._pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(
+            parameters, self._refusals.count
+        )
+        self._session = RecordingSession(SessionSettings.from_parameters(parameters), self._refusals)
         if parameters.autostart:
             self._session.start()
 
         image_type = CompressedImage if parameters.image_transport == "compressed" else Image
-        self._image_subscription = ImageSubscription(self, image_type, "image", self._on_image, IMAGE_QUEUE)
-        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, sensor_qos())
+        ImageSubscription(self, image_type, "image", self._on_image, self._refusals, IMAGE_QUEUE)
+        subscribe(self, CameraInfo, "camera_info", self._on_camera_info, sensor_qos(), self._refusals)
         for topic, message_class in led_topics:
             self._subscribe_to_leds(message_class, topic.name, partial(self._on_led_source, topic))
         if not led_topics:
             self._subscribe_to_leds(JointState, "led_states", self._on_led_states)
         if self._records_poses:
-            self.create_subscription(PoseStamped, "ground_truth", self._on_pose, sensor_qos(POSE_QUEUE))
+            subscribe(
+                self, PoseStamped, "ground_truth", self._on_pose, sensor_qos(POSE_QUEUE), self._refusals
+            )
         self.create_service(Trigger, "~/start", self._answer(self._start))
         self.create_service(Trigger, "~/stop", self._answer(self._stop))
         self.create_service(Trigger, "~/split", self._answer(self._session.split))
@@ -98,17 +100,7 @@ class RecorderNode(Node):
 
     def _subscribe_to_leds(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
         # Reliable and nothing less: a lost change would label images wrongly until the next message.
-        self.create_subscription(
-            message_type,
-            topic,
-            callback,
-            QoSProfile(depth=LED_QUEUE),
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=lambda _event: self._refuse(
-                    "incompatible QoS", f"a publisher of {topic} is best-effort: let it publish reliably"
-                )
-            ),
-        )
+        subscribe(self, message_type, topic, callback, QoSProfile(depth=LED_QUEUE), self._refusals)
 
     def close(self) -> None:
         """Write all that is queued, finish the file and say what was recorded."""
@@ -118,12 +110,13 @@ class RecorderNode(Node):
         except LedposeError as error:
             print(f"error: {error}", file=sys.stderr)
         path, count = self._session.file or ("no file", 0)
-        refused = sum(self._refusals.counts.values())
         print(
-            f"recorder: {self._session.samples} samples of {self._received} images, {refused} refusals; "
-            f"last file: {path} ({count} samples)",
-            flush=True,
+            f"recorder: {self._session.samples} samples of {self._received} images; "
+            f"last file: {path} ({count} samples)"
         )
+        for reason, refused in self._refusals.counts.most_common():
+            print(f"recorder: {refused} refused: {reason}")
+        sys.stdout.flush()
 
     # --- messages -------------------------------------------------------------------------------------------
 
@@ -133,9 +126,11 @@ class RecorderNode(Node):
         self._received += 1
         now_ns = self.get_clock().now().nanoseconds
         if now_ns == 0:
-            self._refuse("no /clock yet", "images come but simulated time has not begun: publish /clock")
+            self._refusals.count(
+                "no /clock yet", "images come but simulated time has not begun: publish /clock"
+            )
         elif self._camera is None:
-            self._refuse(
+            self._refusals.count(
                 "no CameraInfo yet", "images come but no usable CameraInfo: publish camera_info as well"
             )
         else:
@@ -148,7 +143,7 @@ class RecorderNode(Node):
             self._camera = Camera.from_message(message)
         except LedposeError as error:
             self._camera = None
-            self._refuse("camera not calibrated", str(error))
+            self._refusals.count("camera not calibrated", str(error))
 
     def _on_led_states(self, message: JointState) -> None:
         now_ns = self.get_clock().now().nanoseconds
@@ -169,11 +164,6 @@ class RecorderNode(Node):
         self._pairer.expects_poses = self._records_poses and self.count_publishers("ground_truth") > 0
         for sample in self._pairer.take_ready(time.monotonic() if now is None else now):
             self._session.put(sample, with_ground_truth=self._pairer.expects_poses)
-
-    def _refuse(self, reason: str, message: str) -> None:
-        """Called from the node's and from the writer's thread."""
-        with self._refusals_lock:
-            self._refusals.count(reason, message)
 
     # --- services -------------------------------------------------------------------------------------------
 
@@ -208,21 +198,20 @@ class RecorderNode(Node):
         session, now = self._session, time.monotonic()
         rate = (session.samples - self._status_samples) / (now - self._status_time)
         self._status_samples, self._status_time = session.samples, now
-        with self._refusals_lock:
-            refusals = dict(self._refusals.counts)
         path, count = session.file or ("none", 0)
         values = {
             "state": session.state,
             "file": path,
             "samples in file": count,
             "samples": session.samples,
+            "samples safe": session.safe_samples,
             "rate [Hz]": f"{rate:.1f}",
             "images received": self._received,
             "images waiting": len(self._pairer),
             "queue": session.backlog,
             "disk left [MB]": session.free_space_mb,
         }
-        values |= {f"refused: {reason}": count for reason, count in sorted(refusals.items())}
+        values |= {f"refused: {reason}": count for reason, count in sorted(self._refusals.counts.items())}
         for name, on_count in zip(self._led_names, session.led_on_counts, strict=True):
             values[f"LED {name} on [%]"] = f"{100 * on_count / max(1, session.samples):.0f}"
 
@@ -230,6 +219,8 @@ class RecorderNode(Node):
             level, summary = ERROR, session.error
         elif session.state == RECORDING and rate == 0:
             level, summary = WARN, "recording, but no sample came in the last second"
+            if sentences := self._refusals.sentences:
+                summary += f"; the last refusal: {list(sentences.values())[-1]}"
         else:
             level, summary = OK, session.state
         diagnostics = diagnostics_message(self, level, summary, values)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is refused is counted and told, and every reason of the recorder is explained."""
+
+import re
+from pathlib import Path
+
+from ledpose_ros.leds import Rejection
+from ledpose_ros.refusals import RECORDER_REASONS, Refusals
+
+PACKAGE = Path(__file__).parents[1] / "ledpose_ros"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "recorder.md"
+
+
+def test_each_reason_is_told_at_most_once_a_period() -> None:
+    told: list[str] = []
+    refusals = Refusals(told.append, period=60.0)
+    refusals.count("queue full", "one is dropped")
+    refusals.count("queue full", "another is dropped")
+    refusals.count("unreadable image", "it is cut off")
+    refusals.count("queue full", "a third is dropped")
+    assert told == ["one is dropped (1 so far)", "it is cut off (1 so far)"]
+    assert refusals.counts == {"queue full": 3, "unreadable image": 1}
+    assert list(refusals.sentences.items())[-1] == ("queue full", "a third is dropped")
+
+
+def test_every_reason_of_the_recorder_is_explained_and_documented() -> None:
+    used = {rejection.value for rejection in Rejection}
+    for name in (
+        "pairing.py",
+        "recording_session.py",
+        "bag_import.py",
+        "nodes/recorder.py",
+        "nodes/common.py",
+    ):
+        text = (PACKAGE / name).read_text(encoding="utf-8")
+        used |= set(re.findall(r'(?:_refuse|\.count)\(\s*"([^"]+)"', text))
+    assert used - {"ground_truth"} == set(RECORDER_REASONS)
+    documented = DOCUMENT.read_text(encoding="utf-8")
+    for name, reason in RECORDER_REASONS.items():
+        assert f"| `{name}` | {reason.meaning} | {reason.advice} |" in documented
