@@ -93,6 +93,8 @@ METHODS = {
         "dark first": ((trainer, "DARKEST", 1.0),),
         "films": ((windows, "NEXT_PICTURE", 0.0), (windows, "CLIP_NEIGHBOURS", 0)),
         "blurred windows": ((objective, "COARSEST_CELLS", WINDOW_CELLS - 1),),
+        "pairs": ((objective, "PAIR_WEIGHT", 0.0),),
+        "untold LEDs weighed less": ((trainer, "UNTOLD_WEIGHT", 1.0),),
         "hidden parts": ((objective, "HIDDEN_SHARE", 0.0),),
         "parts elsewhere": ((windows, "PARTS", 0.0),),
         "shrunk pictures": ((objective, "SHRUNK", 0.0),),

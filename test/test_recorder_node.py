@@ -23,6 +23,7 @@ from blinking_camera import (
     recorder,
     wrong_samples,
 )
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_graph import Client, new_domain, ros_client
 from sensor_msgs.msg import CompressedImage, Image, JointState, Joy
 from std_srvs.srv import Trigger
@@ -206,6 +207,39 @@ def test_a_clock_that_jumps_back_clears_the_history(domain: int, client: Client,
     (path,) = finished_recordings(tmp_path)
     samples, wrong = wrong_samples(path, camera)
     assert samples >= 80 and wrong == 0
+
+
+def test_incompatible_qos_is_named_and_can_be_overridden(domain: int, client: Client, tmp_path: Path) -> None:
+    camera = BlinkingCamera(client)
+    client.node.destroy_publisher(camera.led_publisher)
+    best_effort = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+    camera.led_publisher = client.node.create_publisher(JointState, "led_states", best_effort)
+    with recorder(domain, tmp_path) as node:
+        client.wait_until(lambda: camera.values().get("refused: incompatible QoS") == "1")
+        assert "a publisher of /led_states offers less reliability than is asked for" in node.log
+        client.wait_until(
+            lambda: "qos_overrides./led_states.subscription.reliability" in camera.status[-1].message
+        )
+        assert node.end()[0] == 0
+    overrides = {"qos_overrides./led_states.subscription.reliability": "best_effort"}
+    with recorder(domain, tmp_path, **overrides) as node:
+        camera.wait_for_recorder()
+        camera.run_until(samples=20)
+        assert node.end()[0] == 0
+    (path,) = finished_recordings(tmp_path)
+    samples, wrong = wrong_samples(path, camera)
+    assert samples >= 20 and wrong == 0
+
+
+def test_segments_end_by_time(domain: int, client: Client, tmp_path: Path) -> None:
+    camera = BlinkingCamera(client)
+    with recorder(domain, tmp_path, segment_duration=1.0) as node:
+        camera.wait_for_recorder()
+        camera.run_until(samples=80)
+        assert node.end()[0] == 0
+    judged = [wrong_samples(path, camera) for path in finished_recordings(tmp_path)]
+    assert len(judged) >= 2
+    assert sum(count for count, _ in judged) >= 80 and sum(wrong for _, wrong in judged) == 0
 
 
 def test_bad_parameters_end_with_one_sentence(domain: int, tmp_path: Path) -> None:

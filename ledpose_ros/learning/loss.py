@@ -90,6 +90,17 @@ def visibility_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tens
     return (visibility(bearing, led_directions) * cross_entropy.detach()).sum(-1)
 
 
+def pair_loss(logits: Tensor, states: Tensor, weight: Tensor) -> Tensor:
+    """Which picture of a pair has LED k on, where only one has? logits, states, weight (2, P, K) -> ().
+
+    Of one film, the two pictures differ in little but their LEDs: what else there is in them cancels.
+    """
+    change = states[0] - states[1]
+    disagreement = F.softplus(-change * (logits[0] - logits[1]))
+    changed = change.abs()
+    return (weight[0] * changed * disagreement).sum() / changed.sum().clamp(min=1)
+
+
 def told_share(cross_entropy: Tensor) -> Tensor:
     """How much of an LED's state is told, 0 (nothing, or wrongly) .. 1 (all); shapes alike."""
     return (1 - cross_entropy / math.log(2)).clamp(0, 1)

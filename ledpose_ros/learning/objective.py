@@ -27,6 +27,7 @@ from ledpose_ros.learning.loss import (
     expected_loss,
     led_cross_entropy,
     location_loss,
+    pair_loss,
     shift_loss,
     visibility_loss,
 )
@@ -56,6 +57,11 @@ JOINED_SHARE = 0.25
 BEARING_WEIGHT = 5
 """Of the fine network's bearing: clips tell it far more surely than single pictures tell LED states, whose
 noise drowns it at a weight of 1; then all LEDs stay alike for thousands of steps."""
+PAIR_WEIGHT = 4
+"""Of the LED states in which neighbouring pictures of a film differ."""
+UNTOLD_WEIGHT = 0.2
+"""Of an LED's state where it cannot be told, against where it can. Weighed alike, one output learns that any
+LED is lit, and all outputs agree for thousands of steps."""
 ELSEWHERE_SHARE = 0.4
 """Windows without the peer, as a share of those with it."""
 SHRUNK = 1.0
@@ -100,7 +106,7 @@ class Objective(nn.Module):
         warm_up: tuple[Tensor, Tensor] | None = None,
         expected: tuple[Tensor, Tensor] | None = None,
         coarse: tuple[Tensor, Tensor, Windows | None] | None = None,
-        fine: tuple[Crops, Tensor, Windows, Tensor, Jitter] | None = None,
+        fine: tuple[Crops, Tensor, Windows, Tensor, Tensor, Jitter, float] | None = None,
     ) -> tuple[Tensor, Parts]:
         """The sum of the losses asked for, by the arguments of the methods of these names."""
         losses = [
@@ -202,17 +208,26 @@ class Objective(nn.Module):
         return location + 0.5 * auxiliary + bearing, parts
 
     def fine(
-        self, crops: Crops, states: Tensor, windows: Windows, told: Tensor, jitter: Jitter
+        self,
+        crops: Crops,
+        states: Tensor,
+        windows: Windows,
+        told: Tensor,
+        pairs: Tensor,
+        jitter: Jitter,
+        untold_weight: float,
     ) -> tuple[Tensor, Parts]:
         """Loss of the fine network on windows cut at random out of crops around the peer.
 
-        states (B, K), told (B, K) as from `told_leds`.
+        states (B, K), told (B, K) as from `told_leds`. The second half of the batch belongs to the first,
+        picture by picture; where `pairs` (B / 2,) is 1, the two are neighbours in a film.
         """
         peer, elsewhere = (pixels.float() / 127.5 - 1 for pixels in (crops.peer, crops.elsewhere))
         batch, device = len(states), states.device
-        zoom = self._uniform(jitter.octaves, batch)
-        offset = self._uniform(jitter.uv, batch, 2)
-        turn = self._uniform(JITTER_TURN, batch)
+        # Alike for both pictures of a pair.
+        zoom = self._uniform(jitter.octaves, batch // 2).repeat(2)
+        offset = self._uniform(jitter.uv, batch // 2, 2).repeat(2, 1)
+        turn = self._uniform(JITTER_TURN, batch // 2).repeat(2)
         cosine, sine = turn.cos(), turn.sin()
         # The window's side in the crop's coordinates, -1..1 across the crop.
         side = torch.exp2(-zoom) * WINDOW_CELLS / CROP_CELLS
@@ -232,8 +247,10 @@ class Objective(nn.Module):
         # Where the undisplaced window is, seen from the displaced one.
         back_u = -cosine * offset[:, 0] - sine * offset[:, 1]
         back_v = sine * offset[:, 0] - cosine * offset[:, 1]
-        chosen, mirrored = self._mirror_some(torch.cat([states, told], 1))
-        states, told = mirrored.chunk(2, 1)
+        both_values = torch.cat([states, told], 1)
+        chosen, mirrored = self._mirror_some(torch.cat(both_values.chunk(2), 1))
+        chosen = chosen.repeat(2)
+        states, told = torch.cat(mirrored.chunk(2, 1)).chunk(2, 1)
         views = torch.where(chosen[:, None, None, None], views.flip(3), views)
         shift = torch.stack([torch.where(chosen, -back_u, back_u), back_v, zoom], 1)
 
@@ -254,8 +271,14 @@ class Objective(nn.Module):
 
         cross_entropy = led_cross_entropy(look.leds, states)
         trust = windows.trust.clamp(min=0.1)
+        share = told / (told.amax(1, keepdim=True) + 0.05)
+        weight = untold_weight + (1 - untold_weight) * share
+        halves = (2, batch // 2, -1)
         parts = {
-            "leds/fine": cross_entropy.mean(),
+            "leds/fine": (weight * cross_entropy).mean(),
+            "leds/pairs": pair_loss(
+                look.leds.view(halves), states.view(halves), (weight * pairs.repeat(2)[:, None]).view(halves)
+            ),
             "bearing/fine": bearing_loss(look.bearing, told, self.led_directions).mean(),
             "crowding": crowding_loss(look.bearing),
             # Where a robot is that reaches beyond the picture is learned from others, hidden in part: its own
@@ -265,6 +288,7 @@ class Objective(nn.Module):
         }
         loss = (
             4 * parts["leds/fine"]
+            + PAIR_WEIGHT * parts["leds/pairs"]
             + BEARING_WEIGHT * parts["bearing/fine"]
             + 0.2 * parts["crowding"]
             + 0.2 * parts["shift"]

@@ -23,8 +23,8 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.learning.dataset import TrainingSet, batch_indices
 from ledpose_ros.learning.distributed import ALONE, Processes
 from ledpose_ros.learning.network import PeerNetwork
-from ledpose_ros.learning.objective import NARROW, WIDE, Objective, Parts
-from ledpose_ros.learning.windows import Crops, Windows, cut_crops, estimate_windows, told_leds
+from ledpose_ros.learning.objective import NARROW, UNTOLD_WEIGHT, WIDE, Objective, Parts
+from ledpose_ros.learning.windows import Crops, Windows, cut_crops, estimate_windows, pairs_of, told_leds
 
 CHECKPOINT_NAME = "checkpoint.pt"
 CHECKPOINT_FORMAT = "ledpose-checkpoint-3"
@@ -42,6 +42,8 @@ BATCH = 64
 """Pictures a step of the warm-up, windows a step of the fine network."""
 RAMP = 50
 """Steps over which the learning rate rises at the begin of a phase."""
+SETTLED = 0.8
+"""Share of the run after which all LED states weigh alike: probabilities come out right then."""
 TELLING_PERIOD = 500
 """Steps after which it is told anew which LEDs can be told."""
 
@@ -324,13 +326,19 @@ class Trainer:
             indices = self._indices(np.arange(len(self.data)), SMALL_BATCH)
             return self.objective(expected=self._pictures(indices))
         windows, crops, told = self._prepare_windows(phase, step)
-        indices = self._indices(windows.trusted(), BATCH)
+        indices = self._indices(windows.trusted(), BATCH // 2)
+        random = np.random.default_rng((self.seed, self.step, self.processes.rank))
+        others, paired = pairs_of(indices, windows, self.data, random)
+        indices = np.concatenate([indices, others])
+        settled = self.adapting or self.step >= SETTLED * self.preset.steps
         fine = (
             crops.of(indices, self.device),
             self.data.states_of(indices, self.device),
             windows.of(indices, self.device),
             told[indices].to(self.device),
+            torch.from_numpy(paired).float().to(self.device),
             WIDE if kind == "align" else NARROW,
+            1.0 if settled else UNTOLD_WEIGHT,
         )
         if kind != "joint":
             return self.objective(fine=fine)
