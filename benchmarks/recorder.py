@@ -91,6 +91,9 @@ class Camera:
             if time.monotonic() > end:
                 raise LedposeError("nobody subscribed to the pictures within a minute")
             rclpy.spin_once(self.node, timeout_sec=0.05)
+        for _ in range(5):  # known before the first picture
+            self._infos.publish(self._info)
+            time.sleep(0.1)
 
     def publish(self, seconds: float, rate: float) -> Iterator[float]:
         """Publish for so long; yields the seconds that have passed about once a second."""
@@ -136,8 +139,8 @@ def running(name: str, folder: Path, core: int) -> Iterator[psutil.Process]:
             raise LedposeError(f"{name} ended with exit status {process.returncode}")
 
 
-def written(name: str, folder: Path) -> tuple[int, float]:
-    """Pictures in what a sink wrote, and seconds from the first to the last of them."""
+def receive_stamps(name: str, folder: Path) -> np.ndarray:
+    """When the pictures came that a sink wrote, int64 [ns]."""
     if name == "hdf5":
         with h5py.File(folder / "messages") as file:
             stamps = file["stamp"][:]
@@ -150,7 +153,7 @@ def written(name: str, folder: Path) -> tuple[int, float]:
         (path,) = folder.glob("*.h5")
         with Recording(path) as recording:
             stamps = recording.receive_stamps_ns
-    return len(stamps), float(np.ptp(stamps)) / 1e9
+    return np.asarray(stamps)
 
 
 def measure(camera: Camera, name: str, seconds: float, rate: float) -> Cost:
@@ -163,18 +166,20 @@ def measure(camera: Camera, name: str, seconds: float, rate: float) -> Cost:
             for _ in camera.publish(1.0, STEADY_RATE):  # its first messages cost more
                 pass
             cpu, start, memory = process.cpu_times(), time.monotonic(), 0.0
+            start_ns = time.time_ns()
             for passed in camera.publish(seconds, rate):
                 if not memory and passed > seconds / 5:
                     memory = process.memory_info().rss / 1e6
             used = sum(process.cpu_times()[:2]) - sum(cpu[:2])
             wall = time.monotonic() - start
             grown = process.memory_info().rss / 1e6
-        samples, duration = written(name, folder)
+        stamps = receive_stamps(name, folder)
         size = sum(path.stat().st_size for path in folder.iterdir())
-    rate = (samples - 1) / duration
-    return Cost(
-        samples, rate, 1000 * used / (rate * wall), 100 * used / wall, size / samples / 1e3, (memory, grown)
-    )
+    kilobytes = size / len(stamps) / 1e3
+    stamps = stamps[stamps >= start_ns]
+    rate = float((len(stamps) - 1) / np.ptp(stamps)) * 1e9
+    load = used / wall
+    return Cost(len(stamps), rate, 1000 * load / rate, 100 * load, kilobytes, (memory, grown))
 
 
 def encoding_costs(pictures: Sequence[np.ndarray]) -> dict[str, list[float]]:

@@ -157,7 +157,8 @@ def _check_keys(what: str, entry: Any, allowed: set[str], needed: set[str]) -> N
 class LedAssembler:
     """Keeps what single messages tell, and gives the states of all LEDs once every one is known.
 
-    An LED counts as known for `max_age_ns` after it was told, by the stamps of the messages.
+    An LED counts as known for `max_age_ns` after it was told, by the stamps of the messages. One of which a
+    message comes late is not known until it is told anew.
     """
 
     def __init__(self, led_names: Sequence[str], max_age_ns: int) -> None:
@@ -178,7 +179,13 @@ class LedAssembler:
                     self._told.pop(led, None)
                 raise LedposeError(f"{path} of {topic.name} is {value}: what is lit when cannot be observed")
         states = {led: rule.state(message) for led, rule in topic.leds.items()}
-        self._told |= {led: (since_ns, state) for led, state in states.items() if state is not None}
+        for led, state in states.items():
+            if state is None:
+                continue
+            if since_ns < self._told.get(led, (since_ns, state))[0]:
+                del self._told[led]
+            else:
+                self._told[led] = since_ns, state
         found = []
         for led in self._led_names:
             told_ns, state = self._told.get(led, (None, False))

@@ -149,9 +149,9 @@ class LedHistory:
     def _add_late(self, stamp_ns: int, states: np.ndarray) -> None:
         """Take in a message that is older than one before it.
 
-        Either messages overtook each other or the clock was set back a little: which of them is only known
-        to the sender. So unless it agrees with the others, nothing is told from its stamp on to the first
-        message that is the newest again.
+        Either messages overtook each other or the clock was set back a little, some time since the message
+        before it: which of them is only known to the sender. So unless it agrees with the others, nothing is
+        told from `max_age_ns` before its stamp to the first message that is the newest again.
         """
         index = bisect_right(self._sightings, stamp_ns, key=_stamp) - 1
         agrees = index >= 0 and all(
@@ -160,7 +160,9 @@ class LedHistory:
         if agrees and self._dispute_since_ns is None:
             return
         del self._sightings[bisect_left(self._sightings, stamp_ns, key=_stamp) :]
-        since_ns = stamp_ns if self._dispute_since_ns is None else min(stamp_ns, self._dispute_since_ns)
+        since_ns = stamp_ns - self._max_age_ns
+        if self._dispute_since_ns is not None:
+            since_ns = min(since_ns, self._dispute_since_ns)
         self._dispute_since_ns = since_ns
 
     def lookup(self, stamp_ns: int) -> HeldState | Rejection:
@@ -169,6 +171,8 @@ class LedHistory:
             return Rejection.NO_STATE
         if stamp_ns + self._guard_ns > self._sightings[-1].stamp_ns:
             return Rejection.NEWER
+        if self._dispute_since_ns is not None and stamp_ns > self._dispute_since_ns - self._guard_ns:
+            return Rejection.DISPUTED
         if any(start - self._guard_ns < stamp_ns < end + self._guard_ns for start, end in self._disputes):
             return Rejection.DISPUTED
         index = bisect_right(self._sightings, stamp_ns, key=_stamp) - 1

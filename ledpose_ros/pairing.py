@@ -10,7 +10,7 @@ import numpy as np
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.led_sources import LedAssembler, LedTopic
-from ledpose_ros.leds import LedHistory, Rejection, led_states_from_message
+from ledpose_ros.leds import HeldState, LedHistory, Rejection, led_states_from_message
 from ledpose_ros.recording import checked_pose
 
 # Messages of one topic may overtake each other by a little; what goes back further is a clock that was set
@@ -20,7 +20,7 @@ POSES_KEPT = 300
 # How long an image waits for the LED message after it [s]: generous, for the queue is bounded anyway, and a
 # simulator on a busy machine sends its messages late.
 LONGEST_WAIT = 10.0
-# How long an image waits at least [s]: LED messages that overtook each other are in order by then.
+# How long an image waits on [s] once there are LED messages enough: those that were overtaken come meanwhile.
 SETTLING = 0.2
 
 ImageT = TypeVar("ImageT")
@@ -52,19 +52,21 @@ class PairedSample(Generic[ImageT]):
     pose: np.ndarray | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _PendingImage(Generic[ImageT]):
     image: ImageT
     stamp_ns: int
     receive_stamp_ns: int
     arrival: float
+    tellable: float | None = None
+    """Since when there are LED messages enough to tell its state."""
 
 
 class SamplePairer(Generic[ImageT]):
     """Holds images back until the LED state at their stamp is certain.
 
-    Each image gets the state held at its stamp + `led_offset_ns`. It waits `settling` seconds, and for LED
-    messages (and for the pose when `expects_poses`) at most `timeout` seconds, in a queue of at most
+    Each image gets the state held at its stamp + `led_offset_ns`. It waits for LED messages (and for the pose
+    when `expects_poses`) at most `timeout` seconds, and then `settling` seconds more, in a queue of at most
     `capacity`. Whatever cannot be used goes to `refuse`; nothing is lost silently. Not thread-safe.
     """
 
@@ -144,7 +146,14 @@ class SamplePairer(Generic[ImageT]):
         if stamp_ns == 0:
             self._refuse("image without stamp", "an image has the stamp 0: the camera driver must set it")
             return
-        self._notice_time("image", stamp_ns)
+        back_ns = self._notice_time("image", stamp_ns)
+        if back_ns > 0:
+            self._refuse(
+                "image out of order",
+                f"an image is {back_ns / 1e9:.3f} s older than the one before it: the clock was set back, "
+                "or several cameras publish on one topic",
+            )
+            return
         self._pending.append(_PendingImage(image, stamp_ns, receive_stamp_ns, now))
 
     def add_pose(self, stamp_ns: int, pose: np.ndarray) -> None:
@@ -161,15 +170,17 @@ class SamplePairer(Generic[ImageT]):
     def take_ready(self, now: float) -> list[PairedSample[ImageT]]:
         """The samples that are complete, in order of arrival; refuses images that have waited in vain."""
         ready = []
+        for image in self._pending:
+            if image.tellable is None:
+                if self._leds_may_come(self._held(image)):
+                    break
+                image.tellable = now
         while self._pending:
             image = self._pending[0]
-            waited = now - image.arrival
-            if waited < self._settling and len(self._pending) <= self._capacity:
-                break
-            waited_in_vain = waited > self._timeout or len(self._pending) > self._capacity
-            held = self._history.lookup(image.stamp_ns + self._led_offset_ns)
-            leds_may_come = held is Rejection.NEWER or not len(self._history)
+            held = self._held(image)
+            leds_may_come = image.tellable is None or now - image.tellable < self._settling
             pose_may_come = self.expects_poses and self._newest_ns.get("ground truth", 0) < image.stamp_ns
+            waited_in_vain = now - image.arrival > self._timeout or len(self._pending) > self._capacity
             if (leds_may_come or (pose_may_come and not isinstance(held, Rejection))) and not waited_in_vain:
                 break
             self._pending.popleft()
@@ -184,6 +195,12 @@ class SamplePairer(Generic[ImageT]):
             )
         return ready
 
+    def _held(self, image: _PendingImage[ImageT]) -> HeldState | Rejection:
+        return self._history.lookup(image.stamp_ns + self._led_offset_ns)
+
+    def _leds_may_come(self, held: HeldState | Rejection) -> bool:
+        return held is Rejection.NEWER or not len(self._history)
+
     def clear(self) -> None:
         """Forget all messages and waiting images."""
         self._history.clear()
@@ -191,14 +208,23 @@ class SamplePairer(Generic[ImageT]):
         self._poses.clear()
         self._newest_ns.clear()
 
-    def _notice_time(self, topic: str, stamp_ns: int) -> None:
-        """Keep the newest stamp of a topic; start afresh when it has jumped backwards."""
+    def _notice_time(self, topic: str, stamp_ns: int) -> int:
+        """Keep the newest stamp of a topic; start afresh when it has jumped backwards.
+
+        Returns by how much the stamp is older than the newest, at most CLOCK_JUMP_NS.
+        """
         back_ns = self._newest_ns.get(topic, stamp_ns) - stamp_ns
         if back_ns >= CLOCK_JUMP_NS:
             self._refuse(
                 "clock jumped backwards",
-                f"{topic} stamps went back by {back_ns / 1e9:.1f} s: "
-                f"the LED history and {len(self._pending)} waiting images are dropped",
+                f"{topic} stamps went back by {back_ns / 1e9:.1f} s: the LED history and waiting images are "
+                "dropped",
             )
+            for _ in self._pending:
+                self._refuse(
+                    "image before a clock jump", "an image waited for LED states when the clock jumped"
+                )
             self.clear()
+            back_ns = 0
         self._newest_ns[topic] = max(self._newest_ns.get(topic, stamp_ns), stamp_ns)
+        return back_ns

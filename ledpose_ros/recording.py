@@ -4,6 +4,9 @@
 A recording survives the death of its writer: rows below `n_committed` are whole and on disk, and readers
 never go past it. Measured with SIGKILL on an appending writer, this needs the default `libver` (files
 written with `libver="latest"` refuse to open) and this order: flush, fsync, then the count, flush.
+
+It survives a full disk because HDF5 never meets one: space is reserved before it is written to. A flush that
+fails half-way leaves index and data at odds, and `ledpose check` then has to mend the file.
 """
 
 import contextlib
@@ -30,6 +33,9 @@ VERSION = 1
 STAMP_DATASETS = ("image_stamp_ns", "receive_stamp_ns", "led_stamp_ns")
 DATASETS = ("image", "led_states", *STAMP_DATASETS)
 COPIES_COMMITTED = 100
+RESERVED_BYTES = 700_000
+SPARE_BYTES = 300_000
+"""What a sample may take on disk besides its picture: new chunks of every dataset, and room to finish."""
 REFUSED_BYTES = 4096
 """Room for the counts of `refused`: of fixed size, so that they are overwritten in place."""
 
@@ -94,6 +100,7 @@ class RecordingWriter:
     exception it commits what it can and leaves the `.part` file, which `Recording` opens as well.
 
     `refused` (how often what was refused, by reason) is for people, and kept with the samples by `commit()`.
+    Of the `len()` samples, `committed` are safe.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class RecordingWriter:
         self.info = info
         self.with_ground_truth = with_ground_truth
         self.refused: Mapping[str, int] = {}
+        self.committed = 0
         self._count = 0
         if self.path.suffix != ".h5":
             raise LedposeError(f"a recording's name ends in .h5: '{self.path.name}' does not")
@@ -193,6 +201,7 @@ class RecordingWriter:
                 f"{self.path} was opened without ground truth but a pose was given: open it with ground truth"
             )
         try:
+            self._reserve(len(image))
             for name, value in row.items():
                 dataset = self._file[name]
                 dataset.resize(self._count + 1, axis=0)
@@ -200,6 +209,21 @@ class RecordingWriter:
         except _H5PY_ERRORS as error:
             raise LedposeError(f"cannot write sample {self._count} to {self.part_path}: {error}") from error
         self._count += 1
+
+    def _reserve(self, needed: int) -> None:
+        """Make sure that a picture of so many bytes fits on the disk, with all that comes with it."""
+        descriptor, used = self._file.id.get_vfd_handle(), self._file.id.get_filesize()
+        end = used + needed + SPARE_BYTES
+        if os.fstat(descriptor).st_size < end:
+            os.posix_fallocate(descriptor, used, end - used + RESERVED_BYTES)
+
+    def _close_file(self) -> None:
+        """Close, and give back the space that was reserved but not used."""
+        with open(os.dup(self._file.id.get_vfd_handle()), "r+b") as file:
+            used = self._file.id.get_filesize()
+            self._file.close()
+            if os.fstat(file.fileno()).st_size > used:
+                file.truncate(used)
 
     def _checked_image(self, image: bytes) -> np.ndarray:
         found = encoding_of(image)
@@ -232,9 +256,10 @@ class RecordingWriter:
             if len(noted) <= REFUSED_BYTES:  # cut off they could not be read
                 self._file["refused"][()] = noted
             self._file.flush()
+            self.committed = self._count
+            self._check_in_place()
         except _H5PY_ERRORS as error:
             raise LedposeError(f"cannot write to {self.part_path}: {error}") from error
-        self._check_in_place()
 
     def _check_in_place(self) -> None:
         """Raise LedposeError if the file is no longer where it was made; a deleted one is put back first.
@@ -247,10 +272,10 @@ class RecordingWriter:
             if os.path.samestat(held, os.stat(self.part_path)):
                 return
         if held.st_nlink:
-            self._file.close()
+            self._close_file()
             raise LedposeError(f"{self.part_path} was moved away while it was written: its samples are there")
         descriptor = os.dup(descriptor)
-        self._file.close()
+        self._close_file()
         try:
             self.part_path.parent.mkdir(parents=True, exist_ok=True)
             with self.part_path.open("xb") as copy:
@@ -272,7 +297,7 @@ class RecordingWriter:
             return
         self.commit()
         try:
-            self._file.close()
+            self._close_file()
             self._refuse_existing(self.path)
             self.part_path.rename(self.path)
         except OSError as error:
@@ -284,7 +309,7 @@ class RecordingWriter:
             with contextlib.suppress(LedposeError):
                 self.commit()
             with contextlib.suppress(*_H5PY_ERRORS):
-                self._file.close()
+                self._close_file()
 
     def __enter__(self) -> "RecordingWriter":
         return self
@@ -383,7 +408,7 @@ class Recording:
         try:
             noted = json.loads(_text(self._file["refused"][()]))
             return {str(reason): int(count) for reason, count in noted.items()}
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (*_H5PY_ERRORS, AttributeError):
             return {}
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 
 import contextlib
 import math
+import os
 import queue
 import shutil
 import threading
@@ -105,14 +106,13 @@ class RecordingSession:
     `put` does not block unless told to: when the queue is full the sample is refused and counted. A file
     begins with the first good sample after `start`, after `split`, or after one that filled the last file.
     The first error of the disk ends the recording (`state` is FAILED, `error` says why) and saves what was
-    recorded; `start` tries again. `safe_samples` of the `samples` survive whatever happens now.
+    recorded; `start` tries again.
     """
 
     def __init__(self, settings: SessionSettings, refusals: Refusals) -> None:
         self.state = STOPPED
         self.error = ""
         self.samples = 0
-        self.safe_samples = 0
         self.led_on_counts = np.zeros(len(settings.led_names))
         self._settings = settings
         self._refusals = refusals
@@ -120,6 +120,7 @@ class RecordingSession:
         self._writer: RecordingWriter | None = None
         self._segment_bytes = 0
         self._segment_due = 0.0
+        self._safe_before = 0
         self._last_file: tuple[Path, int] | None = None
         self._uncommitted = 0
         self._commit_due = 0.0
@@ -134,6 +135,12 @@ class RecordingSession:
         return (writer.part_path, len(writer)) if writer is not None else self._last_file
 
     @property
+    def safe_samples(self) -> int:
+        """How many of the samples survive whatever happens now."""
+        writer = self._writer
+        return self._safe_before + (writer.committed if writer is not None else 0)
+
+    @property
     def backlog(self) -> int:
         """Samples that wait for the disk."""
         return self._tasks.qsize()
@@ -142,7 +149,8 @@ class RecordingSession:
     def free_space_mb(self) -> int:
         """Space left on the disk of the output directory [MB]."""
         directory = self._settings.output_directory.absolute()
-        existing = next(path for path in (directory, *directory.parents) if path.exists())
+        # Unlike Path.exists this also takes errors of the disk for an answer.
+        existing = next(path for path in (directory, *directory.parents) if os.path.exists(path))
         return shutil.disk_usage(existing).free // 1_000_000
 
     def put(self, sample: PairedSample[CameraImage], with_ground_truth: bool, wait: bool = False) -> None:
@@ -197,12 +205,14 @@ class RecordingSession:
 
     def _work(self) -> None:
         while True:
+            # What is refused is noted in the file too, also while no sample comes.
+            wait = self._settings.flush_period if self._writer is not None else None
+            if self._uncommitted:
+                wait = max(0.0, self._commit_due - time.monotonic())
             try:
-                wait = max(0.0, self._commit_due - time.monotonic()) if self._uncommitted else None
                 task = self._tasks.get(timeout=wait)
             except queue.Empty:
-                self._commit()
-                continue
+                task = self._commit
             if task is None:
                 return
             try:
@@ -242,11 +252,13 @@ class RecordingSession:
             self._fail(error, writer)
             raise
         self._refused_before += Counter(writer.refused)
-        self.safe_samples = self.samples
+        self._safe_before += writer.committed
         self._last_file = writer.path, len(writer)
         return f"{writer.path} holds {len(writer)} samples"
 
     def _write(self, sample: PairedSample[CameraImage], with_ground_truth: bool) -> None:
+        if self.state == FAILED:
+            self._refusals.count("recording failed", f"a sample is lost: {self.error}")
         if self.state != RECORDING:
             return
         message, camera = sample.image.message, sample.image.camera
@@ -341,26 +353,31 @@ class RecordingSession:
 
     def _commit(self) -> None:
         self._uncommitted = 0
+        writer = self._writer
+        if writer is None or not (self._note_refusals(writer) or writer.committed < len(writer)):
+            return
         try:
-            if self._writer is not None:
-                self._note_refusals(self._writer)
-                self._writer.commit()
-                self.safe_samples = self.samples
+            writer.commit()
         except LedposeError as error:
-            self._fail(error, self._writer)
+            self._fail(error, writer)
 
-    def _note_refusals(self, writer: RecordingWriter) -> None:
-        writer.refused = self._refusals.counts - self._refused_before
+    def _note_refusals(self, writer: RecordingWriter) -> bool:
+        """Note what was refused since the last file; whether that is news."""
+        before, writer.refused = writer.refused, self._refusals.counts - self._refused_before
+        return writer.refused != before
 
     def _fail(self, error: Exception, writer: RecordingWriter | None) -> None:
         """End the recording and save what can be saved."""
         self.state, self.error = FAILED, str(error)
         self._writer, self._uncommitted = None, 0
         if writer is not None:
+            self._note_refusals(writer)
             with contextlib.suppress(LedposeError):
                 writer.close()
             writer.abandon()
-            self._last_file = (writer.path if writer.path.exists() else writer.part_path), len(writer)
+            self._safe_before += writer.committed
+            finished = os.path.exists(writer.path)
+            self._last_file = (writer.path if finished else writer.part_path), len(writer)
 
 
 def _same_camera(info: RecordingInfo, camera: Camera) -> bool:

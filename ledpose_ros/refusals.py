@@ -93,6 +93,12 @@ RECORDER_REASONS: dict[str, Reason] = {
     ),
     # images
     "image without stamp": Reason("its stamp is 0", "let the camera driver set it"),
+    "image out of order": Reason(
+        "it is older than the one before it", "set the clock before recording; give each camera its own topic"
+    ),
+    "image before a clock jump": Reason(
+        "it waited for LED states when the clock jumped", "set the clock before recording"
+    ),
     "unreadable image": Reason(
         "the message is cut off or of an unknown encoding",
         "look at the log, which tells what is wrong with it",
@@ -110,16 +116,19 @@ RECORDER_REASONS: dict[str, Reason] = {
     "queue full": Reason(
         "the disk is too slow", "write to a faster disk, or lower rate, size or `jpeg_quality`"
     ),
+    "recording failed": Reason(
+        "it waited to be written when writing failed", "see the error in the recorder's status"
+    ),
     # the rest
     "malformed ground truth": Reason("the pose is no pose", "publish finite numbers and unit quaternions"),
     "clock jumped backwards": Reason(
-        "stamps went back by a second or more, as when a bag starts over; what waited was dropped",
+        "stamps went back by a second or more, as when a bag starts over; LED states were forgotten",
         "set the clock before recording, and not during it",
     ),
     "no /clock yet": Reason("simulated time has not begun", "publish `/clock`"),
     "incompatible QoS": Reason(
         "a publisher offers less than the recorder asks for; the log names topic and policy",
-        "let LED states be published reliably, or see `qos_overrides`",
+        "let LED states be published reliably",
     ),
     "unreadable message": Reason("a message of a bag cannot be decoded", "repair the bag"),
 }

@@ -24,6 +24,8 @@ MS = 1_000_000
 FRAME_NS = 33 * MS
 LED_PERIOD_NS = 190 * MS
 KEEP_ALIVE_NS = 50 * MS
+STEADY_NS = (60 * MS, 130 * MS)
+"""How long the LEDs have been so when they are neither just changed nor about to."""
 START_NS = 1_700_000_000_000_000_000
 
 
@@ -67,6 +69,7 @@ class BlinkingCamera:
         self.time_ns = START_NS
         self.stamps_ns: list[int] = []
         self.on_air = {"camera", "LEDs"}
+        self._after_ns = 0
         self._image_type = image_type
         self._random = np.random.default_rng(1)
         self._states = np.zeros(len(LED_NAMES))
@@ -122,10 +125,18 @@ class BlinkingCamera:
     def header(self) -> Header:
         return Header(stamp=stamp_from_ns(self.time_ns), frame_id="camera_optical_frame")
 
+    def run_to_steady(self) -> None:
+        """Go on to a picture that is far from any change of the LEDs."""
+        while True:
+            self.run(frames=1)
+            if STEADY_NS[0] < (self.stamps_ns[-1] - self._next_change) % LED_PERIOD_NS < STEADY_NS[1]:
+                return
+
     def steady_header(self) -> Header:
-        """Stamped in the middle between the last two changes: no LED is a reason to reject an image there."""
-        last_change = self.time_ns - (self.time_ns - START_NS) % LED_PERIOD_NS
-        return Header(stamp=stamp_from_ns(last_change - LED_PERIOD_NS // 2), frame_id="camera_optical_frame")
+        """Stamped a little after the last picture: after `run_to_steady`, no LED is a reason to refuse it."""
+        self._after_ns += MS
+        stamp = stamp_from_ns(self.stamps_ns[-1] + self._after_ns)
+        return Header(stamp=stamp, frame_id="camera_optical_frame")
 
     def publish_leds(self) -> None:
         if "LEDs" in self.on_air:
@@ -145,6 +156,7 @@ class BlinkingCamera:
     def publish_frame(self) -> None:
         number = len(self.stamps_ns)
         self.stamps_ns.append(self.time_ns)
+        self._after_ns = 0
         if "camera" not in self.on_air:
             return
         self.camera_publisher.publish(camera_info(self.header(), WIDTH, HEIGHT))

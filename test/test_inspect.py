@@ -3,6 +3,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +200,47 @@ def test_check_saves_what_lies_before_the_cut(
             number = round((int(stamp) - 10**18) / 1e9)
             np.testing.assert_array_equal(recording.image(index), picture(number))
             assert recording.led_states[index].tolist() == list(states[number])
+
+
+TORN = """
+import os, resource, sys
+import numpy as np
+sys.path.insert(0, {folder!r})
+from test_inspect import *
+from ledpose_ros.errors import LedposeError
+RecordingWriter._reserve = lambda *_: None
+random = np.random.default_rng({seed})
+writer = RecordingWriter({path!r}, INFO)
+committed, limit_at, room = 0, int(random.integers(5, 60)), int(random.integers(0, 30000))
+try:
+    for number in range(300):
+        noise = random.integers(0, 256, (INFO.height, INFO.width, 3), np.uint8)
+        states = np.array([number % 2, 1.0])
+        writer.append(encode_image(noise, "png"), number + 1, 1, states, 1)
+        if number % 7 == 6:
+            writer.commit()
+            committed = number + 1
+        if number == limit_at:
+            limit = writer.part_path.stat().st_size + room
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+except LedposeError:
+    writer.abandon()
+print(committed, flush=True)
+os._exit(0)  # HDF5 would complain once more
+"""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_check_mends_what_a_failing_disk_has_torn(tmp_path: Path, seed: int) -> None:
+    script = TORN.format(folder=str(Path(__file__).parent), path=str(tmp_path / "a.h5"), seed=seed)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    committed, out = int(done.stdout), tmp_path / "out.h5"
+    assert main(["check", str(tmp_path / "a.h5.part"), "--repair", str(out)]) == 3
+    with Recording(out) as recording:
+        assert len(recording) >= committed > 0
+        assert recording.image_stamps_ns.tolist() == list(range(1, len(recording) + 1))
+        assert recording.led_states[:, 0].tolist() == [index % 2 for index in range(len(recording))]
 
 
 def test_check_takes_no_zeros_for_led_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

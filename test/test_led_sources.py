@@ -61,6 +61,21 @@ def test_a_topic_an_led_gives_states_while_all_are_heard_of():
     assert leds.take(topics["leds/right"], Message(r=1, g=0, b=0), -2 * SECOND) is None
 
 
+def test_an_led_of_which_a_message_comes_late_is_unknown_until_told_anew(tmp_path):
+    (topic,) = sources(
+        tmp_path, "led: {type: std_msgs/msg/Bool, stamp: stamp, leds: {a: {value: data}}}", ("a",)
+    )
+    leds = LedAssembler(("a",), SECOND)
+
+    def told(milliseconds, state):
+        stamp = Message(sec=0, nanosec=milliseconds * 1_000_000)
+        return leds.take(topic, Message(stamp=stamp, data=state), 0)
+
+    assert told(105, True) == (105_000_000, [1.0])
+    assert told(100, False) is None
+    assert told(110, True) == (110_000_000, [1.0])
+
+
 @pytest.mark.parametrize(("data", "lit"), [(0, [0, 0]), (1, [1, 0]), (6, [0, 1]), (7, [1, 1])])
 def test_bits_of_a_number(tmp_path, data, lit):
     (topic,) = sources(

@@ -58,12 +58,33 @@ def test_a_change_that_is_told_late_still_counts() -> None:
     bench = Bench(settling=0.2)
     bench.led(0, 1.0)
     bench.image(70, now_s=0.1)
+    assert bench.ready(now_s=0.4) == []
     bench.led(100, 0.0)
-    assert bench.ready(now_s=0.25) == [], "the LED's message of 50 ms may be on its way still"
+    assert bench.ready(now_s=0.5) == [], "the LED's message of 50 ms may be on its way still"
     bench.led(50, 0.0)
     bench.led(150, 0.0)
-    assert bench.ready_states(now_s=0.31) == []
+    assert bench.ready(now_s=0.6) == []
+    assert bench.ready(now_s=0.71) == []
     assert bench.refused == {"LED message out of order": 1, "LED messages contradict each other": 1}
+
+
+def test_a_clock_set_back_a_little_mislabels_no_image() -> None:
+    # OFF until 900, ON from then on, and at 1000 the clock of images and LEDs is set back by 300.
+    bench = Bench(settling=0.2)
+    for time in range(0, 900, 100):
+        bench.led(time, 0.0)
+    bench.led(900, 1.0)
+    bench.image(950, now_s=0.95)
+    bench.led(1000, 1.0)
+    bench.image(720, now_s=1.02)
+    for time in range(800, 1600, 100):
+        assert bench.ready(now_s=(time + 300) / 1000) == []
+        bench.led(time, 1.0)
+    assert bench.refused == {
+        "image out of order": 1,
+        "LED message out of order": 2,
+        "LED messages contradict each other": 1,
+    }
 
 
 def test_images_wait_in_order_and_each_rejection_is_counted() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import encode_image
-from ledpose_ros.recording import Recording, RecordingInfo, RecordingWriter
+from ledpose_ros.recording import RESERVED_BYTES, Recording, RecordingInfo, RecordingWriter
 
 INFO = RecordingInfo(
     led_names=("front", "left"),
@@ -180,7 +180,7 @@ import resource, signal, sys
 sys.path.insert(0, {folder!r})
 from test_recording import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
 noise = np.random.default_rng(0).integers(0, 256, (INFO.height, INFO.width, 3), np.uint8)
 with RecordingWriter({path!r}, INFO) as writer:
     for number in range(500):
@@ -196,8 +196,18 @@ def test_a_write_error_is_one_sentence_and_keeps_the_committed_rows(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     committed = int(done.stdout.split()[-1])
     assert 10 < committed < 500
-    assert "LedposeError: cannot write" in done.stderr, done.stderr
+    assert f"LedposeError: cannot write sample {committed}" in done.stderr, done.stderr
     assert not path.exists()
+    with Recording(f"{path}.part") as recording:
+        assert len(recording) == committed
+        assert [recording.image(index).shape[0] for index in range(committed)] == [INFO.height] * committed
+
+
+def test_reserved_space_is_given_back(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "a.h5", INFO) as writer:
+        append(writer, 0)
+        assert writer.part_path.stat().st_size > RESERVED_BYTES
+    assert (tmp_path / "a.h5").stat().st_size < RESERVED_BYTES
 
 
 @pytest.mark.parametrize(

@@ -123,28 +123,67 @@ def test_split_begins_another_file(bench: Bench) -> None:
     assert sorted(counts) == [1, 2]
 
 
-def test_segments_end_by_size_and_by_time(bench: Bench) -> None:
-    by_size = bench.session(segment_size_mb=1)
-    by_size.start()
-    noise = np.random.default_rng(0)
-    for number in range(6):
-        large = sample(number)
-        large.image.message.data = noise.integers(0, 256, 32 * 24, np.uint8).tobytes()
-        by_size.put(large, with_ground_truth=False)
-    by_size.stop()
-    assert len(bench.files()) == 1, "six pictures of less than a kilobyte do not fill a megabyte"
+def counts_in(paths: list[Path]) -> list[int]:
+    counts = []
+    for path in paths:
+        with Recording(path) as recording:
+            counts.append(len(recording))
+    return counts
 
-    by_time = bench.session(segment_duration=0.05)
-    by_time.start()
+
+def noise(number: int) -> PairedSample:
+    """A sample whose PNG takes 72 kB and a little."""
+    noisy = sample(number, camera=replace(CAMERA, width=1000), width=1000)
+    message = noisy.image.message
+    message.encoding, message.step = "rgb8", 3000
+    message.data = np.random.default_rng(number).integers(0, 256, 24 * 3000, np.uint8).tobytes()
+    return noisy
+
+
+def test_segments_end_by_size(bench: Bench) -> None:
+    session = bench.session(segment_size_mb=1)
+    session.start()
+    for number in range(31):
+        session.put(noise(number), with_ground_truth=False, wait=True)
+    session.stop()
+    assert sorted(counts_in(bench.files())) == [3, 14, 14]
+    assert session.safe_samples == session.samples == 31
+
+
+def test_segments_end_by_time(bench: Bench) -> None:
+    session = bench.session(segment_duration=0.05)
+    session.start()
     for number in range(3):
-        by_time.put(sample(number), with_ground_truth=False)
-        wait_until(lambda number=number: by_time.samples == number + 1)  # type: ignore[misc]
+        session.put(sample(number), with_ground_truth=False)
+        wait_until(lambda number=number: session.samples == number + 1)  # type: ignore[misc]
         time.sleep(0.06)
-    by_time.put(sample(3), with_ground_truth=False)
-    by_time.stop()
-    counts = [len(Recording(path)) for path in bench.files()[1:]]
-    assert counts == [2, 2]
-    assert by_time.safe_samples == by_time.samples == 4
+    session.put(sample(3), with_ground_truth=False)
+    session.stop()
+    assert counts_in(bench.files()) == [2, 2]
+
+
+def test_what_failed_is_not_called_safe(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = bench.session(flush_samples=100, flush_period=60.0)
+    session.start()
+    for number in range(5):
+        session.put(sample(number), with_ground_truth=False)
+    wait_until(lambda: session.samples == 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordingWriter, "append", failing)
+        patch.setattr(RecordingWriter, "commit", failing)
+        session.put(sample(5), with_ground_truth=False)
+        session.put(sample(6), with_ground_truth=False)
+        wait_until(lambda: session.state == FAILED)
+        wait_until(lambda: bench.refusals.counts["recording failed"] == 1)
+    assert session.safe_samples == 0
+    session.start()
+    session.put(sample(7), with_ground_truth=False)
+    session.stop()
+    assert (session.samples, session.safe_samples) == (6, 1)
+
+
+def failing(*_: object) -> None:
+    raise LedposeError("the disk fails")
 
 
 def test_what_was_refused_is_noted_in_the_file(bench: Bench) -> None:

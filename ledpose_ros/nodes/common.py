@@ -118,8 +118,9 @@ def subscribe(
     qos: QoSProfile,
     refusals: Refusals,
     on_reliability_refused: Callable[[], None] | None = None,
+    overridable: Sequence[QoSPolicyKind] = OVERRIDABLE_POLICIES,
 ) -> Subscription:
-    """Subscribe with a QoS that users may override by parameters, `qos_overrides.TOPIC.subscription.POLICY`.
+    """Subscribe; users may override these policies by parameters, `qos_overrides.TOPIC.subscription.POLICY`.
 
     A publisher that offers less than is asked for is counted and named: else nothing would come, silently.
     Where that is reliable delivery, `on_reliability_refused` is called in place of this if given.
@@ -131,10 +132,12 @@ def subscribe(
             on_reliability_refused()
             return
         name, policy_name = subscription.topic_name, policy.name.lower()
+        advice = "change its QoS"
+        if policy in overridable:
+            advice += f", or set the parameter qos_overrides.{name}.subscription.{policy_name}"
         refusals.count(
             "incompatible QoS",
-            f"a publisher of {name} offers less {policy_name} than is asked for: change its QoS, "
-            f"or set the parameter qos_overrides.{name}.subscription.{policy_name}",
+            f"a publisher of {name} offers less {policy_name} than is asked for: {advice}",
         )
 
     subscription = node.create_subscription(
@@ -143,7 +146,7 @@ def subscribe(
         callback,
         qos,
         event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
-        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE_POLICIES),
+        qos_overriding_options=QoSOverridingOptions(overridable),
     )
     return subscription
 

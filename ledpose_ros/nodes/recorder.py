@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSPolicyKind, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 
@@ -66,6 +66,7 @@ class RecorderNode(Node):
             led_topics = [(topic, topic.message_class()) for topic in table]
         self._leds = LedAssembler(self._led_names, nanoseconds(parameters.led_max_age))
         self._records_poses = parameters.record_ground_truth
+        self._has_had_poses = False
 
         self._refusals = Refusals(self.get_logger().warning)
         self._received = 0
@@ -96,11 +97,19 @@ class RecorderNode(Node):
         # Steady time, so that the status also comes while simulated time stands still.
         self.create_timer(STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._status_time = time.monotonic()
-        self._status_samples = 0
+        self._status_samples = self._status_refusals = 0
 
     def _subscribe_to_leds(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
-        # Reliable and nothing less: a lost change would label images wrongly until the next message.
-        subscribe(self, message_type, topic, callback, QoSProfile(depth=LED_QUEUE), self._refusals)
+        # Reliable, and of this depth: a lost change would label images wrongly until the next message.
+        subscribe(
+            self,
+            message_type,
+            topic,
+            callback,
+            QoSProfile(depth=LED_QUEUE),
+            self._refusals,
+            overridable=(QoSPolicyKind.DURABILITY,),
+        )
 
     def close(self) -> None:
         """Write all that is queued, finish the file and say what was recorded."""
@@ -162,8 +171,11 @@ class RecorderNode(Node):
     def _record_ready_samples(self, now: float | None = None) -> None:
         # Asked anew each time: a file that begins before its publisher is noticed would have no poses at all.
         self._pairer.expects_poses = self._records_poses and self.count_publishers("ground_truth") > 0
+        # A publisher that is away when a segment begins may come back.
+        self._has_had_poses |= self._pairer.expects_poses
         for sample in self._pairer.take_ready(time.monotonic() if now is None else now):
-            self._session.put(sample, with_ground_truth=self._pairer.expects_poses)
+            # At the end nothing is left to hold up.
+            self._session.put(sample, with_ground_truth=self._has_had_poses, wait=now is not None)
 
     # --- services -------------------------------------------------------------------------------------------
 
@@ -198,6 +210,7 @@ class RecorderNode(Node):
         session, now = self._session, time.monotonic()
         rate = (session.samples - self._status_samples) / (now - self._status_time)
         self._status_samples, self._status_time = session.samples, now
+        refusals = self._refusals.counts
         path, count = session.file or ("none", 0)
         values = {
             "state": session.state,
@@ -211,7 +224,7 @@ class RecorderNode(Node):
             "queue": session.backlog,
             "disk left [MB]": session.free_space_mb,
         }
-        values |= {f"refused: {reason}": count for reason, count in sorted(self._refusals.counts.items())}
+        values |= {f"refused: {reason}": count for reason, count in sorted(refusals.items())}
         for name, on_count in zip(self._led_names, session.led_on_counts, strict=True):
             values[f"LED {name} on [%]"] = f"{100 * on_count / max(1, session.samples):.0f}"
 
@@ -219,10 +232,11 @@ class RecorderNode(Node):
             level, summary = ERROR, session.error
         elif session.state == RECORDING and rate == 0:
             level, summary = WARN, "recording, but no sample came in the last second"
-            if sentences := self._refusals.sentences:
-                summary += f"; the last refusal: {list(sentences.values())[-1]}"
+            if refusals.total() > self._status_refusals:
+                summary += f"; the last refusal: {list(self._refusals.sentences.values())[-1]}"
         else:
             level, summary = OK, session.state
+        self._status_refusals = refusals.total()
         diagnostics = diagnostics_message(self, level, summary, values)
         self._diagnostics_publisher.publish(diagnostics)
         self._status_publisher.publish(diagnostics.status[0])
