@@ -102,7 +102,8 @@ def import_bag(
                     found.images += 1
                     seen_image()
                     image = CameraImage(message, camera)
-                    pairer.add_image(image, stamp_ns(message.header.stamp), last_ns, last_ns / 1e9)
+                    stamp, size = stamp_ns(message.header.stamp), len(message.data)
+                    pairer.add_image(image, stamp, last_ns, last_ns / 1e9, size)
                 elif source := topics.leds.get(entry.topic):
                     pairer.add_told_leds(leds, source, message, last_ns)
                 elif entry.topic in topics.leds:

@@ -68,7 +68,7 @@ class Rejection(str, Enum):
     TOO_OLD = "LED states too old"
     NEWER = "newer than last LED message"
     NEAR_CHANGE = "within guard of a change"
-    DISPUTED = "LED messages contradict each other"
+    DISPUTED = "LED messages out of order"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +94,8 @@ class LedHistory:
 
     A mis-timed label is silent poison for training, so a state is told only where it is certain: at least
     `guard_ns` away from every change, at most `max_age_ns` after a message, only once a message has come that
-    is `guard_ns` newer than the stamp, so that no change can be on its way still, and not where messages that
-    came out of order contradict each other.
+    is `guard_ns` newer than the stamp, so that no change can be on its way still, and not where messages came
+    out of order.
     """
 
     def __init__(self, guard_ns: int, max_age_ns: int, horizon_ns: int = 10_000_000_000) -> None:
@@ -126,13 +126,13 @@ class LedHistory:
         way; only differences of `receive_stamp_ns` count, so it may be of another clock than the stamps.
         """
         if stamp_ns < self._newest_ns:
-            self._add_late(stamp_ns, states)
+            self._add_late(stamp_ns)
             return
         self._newest_ns = stamp_ns
         since_ns, since_received_ns = stamp_ns, receive_stamp_ns
         newest = self._sightings[-1] if self._sightings else None
         if self._dispute_since_ns is not None:
-            self._disputes.append((self._dispute_since_ns, stamp_ns))
+            self._disputes.append((self._dispute_since_ns, stamp_ns + self._max_age_ns))
             self._dispute_since_ns = newest = None
         if newest is not None and stamp_ns >= newest.since_ns and np.array_equal(states, newest.states):
             since_ns, since_received_ns = newest.since_ns, newest.since_received_ns
@@ -146,19 +146,13 @@ class LedHistory:
         del self._sightings[: bisect_left(self._sightings, horizon_ns, key=_stamp)]
         self._disputes = [dispute for dispute in self._disputes if dispute[1] >= horizon_ns]
 
-    def _add_late(self, stamp_ns: int, states: np.ndarray) -> None:
-        """Take in a message that is older than one before it.
+    def _add_late(self, stamp_ns: int) -> None:
+        """Take note of a message that is older than one before it.
 
         Either messages overtook each other or the clock was set back a little, some time since the message
-        before it: which of them is only known to the sender. So unless it agrees with the others, nothing is
-        told from `max_age_ns` before its stamp to the first message that is the newest again.
+        before it: which of them is only known to the sender. So nothing is told from `max_age_ns` before its
+        stamp to as much after the first message that is the newest again: old images may be of that time.
         """
-        index = bisect_right(self._sightings, stamp_ns, key=_stamp) - 1
-        agrees = index >= 0 and all(
-            np.array_equal(states, sighting.states) for sighting in self._sightings[index:]
-        )
-        if agrees and self._dispute_since_ns is None:
-            return
         del self._sightings[bisect_left(self._sightings, stamp_ns, key=_stamp) :]
         since_ns = stamp_ns - self._max_age_ns
         if self._dispute_since_ns is not None:

@@ -135,11 +135,10 @@ RECORDER: tuple[Parameter, ...] = (
     Parameter("image_encoding", "jpeg", "How pictures are stored.", choices=("jpeg", "png")),
     Parameter("jpeg_quality", 90, "Quality of JPEG pictures.", minimum=1, maximum=100),
     Parameter(
-        "queue_size",
-        30,
-        "Samples that may wait for the disk, and images that may wait for LED messages; more are rejected.",
+        "queue_mb",
+        256,
+        "Memory for images that wait for LED messages or for the disk [MB]; more are rejected.",
         minimum=1,
-        maximum=1000,
     ),
     Parameter(
         "flush_samples",

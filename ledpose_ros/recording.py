@@ -12,6 +12,7 @@ fails half-way leaves index and data at odds, and `ledpose check` then has to me
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ class RecordingWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = h5py.File(self.part_path, "x")
         except OSError as error:
-            raise LedposeError(f"cannot create {self.part_path}: {error.strerror or error}") from error
+            raise LedposeError(f"cannot create {self.part_path}: {_system_error(error)}") from error
         self._create_layout()
         self.commit()
 
@@ -207,7 +208,8 @@ class RecordingWriter:
                 dataset.resize(self._count + 1, axis=0)
                 dataset[self._count] = value
         except _H5PY_ERRORS as error:
-            raise LedposeError(f"cannot write sample {self._count} to {self.part_path}: {error}") from error
+            what = f"cannot write sample {self._count} to {self.part_path}"
+            raise LedposeError(f"{what}: {_system_error(error)}") from error
         self._count += 1
 
     def _reserve(self, needed: int) -> None:
@@ -257,39 +259,37 @@ class RecordingWriter:
                 self._file["refused"][()] = noted
             self._file.flush()
             self.committed = self._count
-            self._check_in_place()
         except _H5PY_ERRORS as error:
-            raise LedposeError(f"cannot write to {self.part_path}: {error}") from error
+            raise LedposeError(f"cannot write to {self.part_path}: {_system_error(error)}") from error
+        self._check_in_place()
 
     def _check_in_place(self) -> None:
         """Raise LedposeError if the file is no longer where it was made; a deleted one is put back first.
 
         Linux lets us go on writing to a file that nobody can open any more, and frees it when we close it.
         """
-        descriptor = self._file.id.get_vfd_handle()
-        held = os.fstat(descriptor)
-        with contextlib.suppress(OSError):
-            if os.path.samestat(held, os.stat(self.part_path)):
-                return
-        if held.st_nlink:
-            self._close_file()
-            raise LedposeError(f"{self.part_path} was moved away while it was written: its samples are there")
-        descriptor = os.dup(descriptor)
-        self._close_file()
         try:
-            self.part_path.parent.mkdir(parents=True, exist_ok=True)
-            with self.part_path.open("xb") as copy:
-                while block := os.pread(descriptor, 1 << 20, copy.tell()):
-                    copy.write(block)
-        except OSError as error:
-            raise LedposeError(
-                f"{self.part_path} was deleted while it was written, and cannot be put back: {error.strerror}"
-            ) from error
-        finally:
-            os.close(descriptor)
-        raise LedposeError(
-            f"{self.part_path} was deleted while it was written: it is back, with {self._count} samples"
-        )
+            descriptor = self._file.id.get_vfd_handle()
+            held = os.fstat(descriptor)
+            with contextlib.suppress(OSError):
+                if os.path.samestat(held, os.stat(self.part_path)):
+                    return
+            moved = f"{self.part_path} was moved away while it was written: its samples are there"
+            if not held.st_nlink:
+                self._put_back(descriptor)
+                moved = f"{self.part_path} was deleted while it was written: it is back, and whole"
+            self._close_file()
+        except _H5PY_ERRORS as error:
+            raise LedposeError(f"{self.part_path} has vanished: {_system_error(error)}") from error
+        raise LedposeError(moved)
+
+    def _put_back(self, descriptor: int) -> None:
+        """Copy a deleted file to its old place."""
+        self.part_path.parent.mkdir(parents=True, exist_ok=True)
+        used = self._file.id.get_filesize()
+        with self.part_path.open("xb") as copy:
+            while block := os.pread(descriptor, min(1 << 20, used - copy.tell()), copy.tell()):
+                copy.write(block)
 
     def close(self) -> None:
         """Commit, close and give the file its final name; does nothing when closed already."""
@@ -301,7 +301,7 @@ class RecordingWriter:
             self._refuse_existing(self.path)
             self.part_path.rename(self.path)
         except OSError as error:
-            raise LedposeError(f"cannot finish {self.part_path}: {error}") from error
+            raise LedposeError(f"cannot finish {self.part_path}: {_system_error(error)}") from error
 
     def abandon(self) -> None:
         """After an error: commit what can be, close, and leave the `.part` file to `ledpose check`."""
@@ -501,6 +501,12 @@ def _open(path: Path) -> h5py.File:
         if not h5py.is_hdf5(path):
             raise LedposeError(f"{path} is no HDF5 file, so it is no recording") from error
         raise LedposeError(f"{path} is damaged ({error}): try `ledpose check {path}`") from error
+
+
+def _system_error(error: Exception) -> str:
+    """What the operating system said; HDF5 buries it in a paragraph."""
+    buried = re.search(r"error message = '([^']+)'", str(error))
+    return buried[1] if buried else getattr(error, "strerror", None) or str(error)
 
 
 def _text(value: str | bytes) -> str:

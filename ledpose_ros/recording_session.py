@@ -72,6 +72,7 @@ class SessionSettings:
     image_encoding: str = "jpeg"
     jpeg_quality: int = 90
     queue_size: int = 30
+    """Samples on their way to the writer's thread."""
     flush_samples: int = 30
     flush_period: float = 1.0
     min_free_space_mb: int = 200
@@ -90,7 +91,6 @@ class SessionSettings:
             led_directions=tuple(parameters.led_directions),
             image_encoding=parameters.image_encoding,
             jpeg_quality=parameters.jpeg_quality,
-            queue_size=parameters.queue_size,
             flush_samples=parameters.flush_samples,
             flush_period=parameters.flush_period,
             min_free_space_mb=parameters.min_free_space_mb,
@@ -139,6 +139,11 @@ class RecordingSession:
         """How many of the samples survive whatever happens now."""
         writer = self._writer
         return self._safe_before + (writer.committed if writer is not None else 0)
+
+    @property
+    def room(self) -> int:
+        """Samples that can be put without waiting."""
+        return self._settings.queue_size - self.backlog
 
     @property
     def backlog(self) -> int:

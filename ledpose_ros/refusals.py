@@ -62,7 +62,7 @@ RECORDER_REASONS: dict[str, Reason] = {
     # images and the LED states held when they were taken
     "no LED state yet": Reason("no LED message at or before the image", "start the LED driver first"),
     "newer than last LED message": Reason(
-        "no LED message came after the image, while it waited 10 s or `queue_size` images followed",
+        "no LED message came after the image, while it waited 10 s or until `queue_mb` were full",
         "repeat the LED states more often; synchronise the clocks, or set `led_offset`",
     ),
     "LED states too old": Reason(
@@ -73,8 +73,8 @@ RECORDER_REASONS: dict[str, Reason] = {
         "the LEDs changed less than `led_guard` before or after the image",
         "some loss is meant, a tenth of a second per change with the default; change the LEDs less often",
     ),
-    "LED messages contradict each other": Reason(
-        "they came out of order, or the clock was set back a little",
+    "LED messages out of order": Reason(
+        "around the image they came out of order, or the clock was set back a little",
         "let one node alone publish them, and set the clock before recording",
     ),
     # LED messages
@@ -87,6 +87,9 @@ RECORDER_REASONS: dict[str, Reason] = {
     "LED message out of order": Reason(
         "it is older than the one before it", "let one node alone publish them"
     ),
+    "LED message before a clock jump": Reason(
+        "it came after images whose clock had been set back", "set the clock before recording"
+    ),
     "LEDs not told": Reason(
         "a message of an LED source does not tell the LEDs",
         "let no effects run on the robot; see `led_sources`",
@@ -97,7 +100,7 @@ RECORDER_REASONS: dict[str, Reason] = {
         "it is older than the one before it", "set the clock before recording; give each camera its own topic"
     ),
     "image before a clock jump": Reason(
-        "it waited for LED states when the clock jumped", "set the clock before recording"
+        "it waited for LED states when the clock jumped, or came late", "set the clock before recording"
     ),
     "unreadable image": Reason(
         "the message is cut off or of an unknown encoding",

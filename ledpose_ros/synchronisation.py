@@ -198,11 +198,15 @@ def _history_of_samples(
     """The LED messages that a recording's samples tell of: each change, and that it lasted till the image."""
     history = LedHistory(guard_ns=0, max_age_ns=MAX_AGE_NS, horizon_ns=ALWAYS_NS)
     changed_ns, last_ns = None, 0
-    for state, led_stamp, image_stamp in zip(states, led_stamps_ns, image_stamps_ns, strict=True):
-        first_ns = last_ns if led_stamp == changed_ns else int(led_stamp)
+    stamps = [int(stamp) for stamp in led_stamps_ns]
+    for state, led_stamp, following, image_stamp in zip(
+        states, stamps, [*stamps[1:], *stamps[-1:]], image_stamps_ns, strict=True
+    ):
+        first_ns = last_ns if led_stamp == changed_ns else led_stamp
         changed_ns = led_stamp
-        # With an offset the change may be stamped later than the image.
-        last_ns = max(first_ns, int(image_stamp))
+        # With an offset the change may be stamped later than the image, or the next one earlier.
+        last_ns = int(image_stamp) if following == led_stamp else min(int(image_stamp), following - 1)
+        last_ns = max(first_ns, last_ns)
         # Nobody asks for what was long before, which a strange stamp could make very long.
         first_ns = max(first_ns, last_ns - 2 * round(1e9 * MAX_OFFSET))
         for heard_ns in [*range(first_ns, last_ns, MAX_AGE_NS), last_ns]:

@@ -55,7 +55,8 @@ def number_shown(rgb: np.ndarray) -> int:
 class BlinkingCamera:
     """Publishes a camera and a peer's LEDs on a time line of its own; the LEDs change between frames.
 
-    `stamps_ns` are those of all pictures so far, by number. What is not `on_air` is silent meanwhile.
+    `stamps_ns` are those of all pictures so far, by number. What is not `on_air` is silent meanwhile. After
+    each picture it pauses for `pause` seconds of the wall clock.
     """
 
     def __init__(self, client: Client, image_type: Any = Image) -> None:
@@ -69,6 +70,7 @@ class BlinkingCamera:
         self.time_ns = START_NS
         self.stamps_ns: list[int] = []
         self.on_air = {"camera", "LEDs"}
+        self.pause = 0.02
         self._after_ns = 0
         self._image_type = image_type
         self._random = np.random.default_rng(1)
@@ -98,7 +100,7 @@ class BlinkingCamera:
             else:
                 self._next_frame += FRAME_NS
                 self.publish_frame()
-                self.client.spin_for(0.02)
+                self.client.spin_for(self.pause)
 
     def jump(self, seconds: float) -> None:
         """Set the clock; LEDs and camera go on from there."""

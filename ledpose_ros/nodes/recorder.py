@@ -113,7 +113,7 @@ class RecorderNode(Node):
 
     def close(self) -> None:
         """Write all that is queued, finish the file and say what was recorded."""
-        self._record_ready_samples(now=math.inf)
+        self._record_ready_samples(at_end=True)
         try:
             self._session.close()
         except LedposeError as error:
@@ -144,7 +144,8 @@ class RecorderNode(Node):
             )
         else:
             image = CameraImage(message, self._camera)
-            self._pairer.add_image(image, stamp_ns(message.header.stamp), now_ns, time.monotonic())
+            stamp, size = stamp_ns(message.header.stamp), len(message.data)
+            self._pairer.add_image(image, stamp, now_ns, time.monotonic(), size)
             self._record_ready_samples()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
@@ -168,14 +169,15 @@ class RecorderNode(Node):
         self._pairer.add_pose(stamp_ns(message.header.stamp), pose_of(message))
         self._record_ready_samples()
 
-    def _record_ready_samples(self, now: float | None = None) -> None:
+    def _record_ready_samples(self, at_end: bool = False) -> None:
         # Asked anew each time: a file that begins before its publisher is noticed would have no poses at all.
         self._pairer.expects_poses = self._records_poses and self.count_publishers("ground_truth") > 0
         # A publisher that is away when a segment begins may come back.
         self._has_had_poses |= self._pairer.expects_poses
-        for sample in self._pairer.take_ready(time.monotonic() if now is None else now):
-            # At the end nothing is left to hold up.
-            self._session.put(sample, with_ground_truth=self._has_had_poses, wait=now is not None)
+        now, room = (math.inf, math.inf) if at_end else (time.monotonic(), self._session.room)
+        for sample in self._pairer.take_ready(now, at_most=room):
+            # Only at the end the disk may hold up the node.
+            self._session.put(sample, with_ground_truth=self._has_had_poses, wait=at_end)
 
     # --- services -------------------------------------------------------------------------------------------
 
@@ -186,7 +188,7 @@ class RecorderNode(Node):
         return self._session.start()
 
     def _stop(self) -> str:
-        self._record_ready_samples(now=math.inf)
+        self._record_ready_samples(at_end=True)
         return self._session.stop()
 
     def _answer(
