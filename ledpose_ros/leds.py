@@ -93,9 +93,9 @@ class LedHistory:
     """The LED messages of the last `horizon_ns`, and the state held at any stamp among them.
 
     A mis-timed label is silent poison for training, so a state is told only where it is certain: at least
-    `guard_ns` away from every change, at most `max_age_ns` after a message, only once a message has come that
-    is `guard_ns` newer than the stamp, so that no change can be on its way still, and not where messages came
-    out of order.
+    `guard_ns` away from every change, between messages at most `max_age_ns` apart, only once a message has
+    come that is `guard_ns` newer than the stamp, so that no change can be on its way still, and not where
+    messages came out of order.
     """
 
     def __init__(self, guard_ns: int, max_age_ns: int, horizon_ns: int = 10_000_000_000) -> None:
@@ -171,7 +171,9 @@ class LedHistory:
             return Rejection.DISPUTED
         index = bisect_right(self._sightings, stamp_ns, key=_stamp) - 1
         held = self._sightings[index]
-        if stamp_ns - held.stamp_ns > self._max_age_ns:
+        # Who fell silent for so long may have missed to tell of changes, whatever is told after that.
+        following = self._sightings[index + 1] if index + 1 < len(self._sightings) else held
+        if max(stamp_ns, following.stamp_ns) - held.stamp_ns > self._max_age_ns:
             return Rejection.TOO_OLD
         upcoming = bisect_left(self._sightings, stamp_ns + self._guard_ns, key=_stamp)
         changes_soon = any(later.since_ns > stamp_ns for later in self._sightings[index + 1 : upcoming])

@@ -123,7 +123,7 @@ RECORDER: tuple[Parameter, ...] = (
     Parameter(
         "led_max_age",
         0.5,
-        "LED states older than this are not trusted [s]; a few periods of the LED driver's keep-alive.",
+        "LED messages further apart tell nothing in between [s]; a few periods of the driver's keep-alive.",
         minimum=0.01,
         maximum=3600.0,
     ),

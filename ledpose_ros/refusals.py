@@ -66,7 +66,7 @@ RECORDER_REASONS: dict[str, Reason] = {
         "repeat the LED states more often; synchronise the clocks, or set `led_offset`",
     ),
     "LED states too old": Reason(
-        "more than `led_max_age` between the last LED message and the image",
+        "more than `led_max_age` between the LED messages before and after the image",
         "repeat the LED states more often",
     ),
     "within guard of a change": Reason(
