@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.command import benchmark_parser, run_command
-from benchmarks.recordings import BenchmarkSet, provide
+from benchmarks.recordings import PICTURES, provide
 from ledpose_ros.evaluation import text_table
 from ledpose_ros.learning import augmentation
 from ledpose_ros.learning.dataset import TrainingSet, batch_indices, load_recordings
@@ -31,7 +31,6 @@ from ledpose_ros.learning.network import normalise
 from ledpose_ros.learning.trainer import PRESETS, SMALL_BATCH, Trainer
 from ledpose_ros.recording import Recording
 
-SIMULATED = BenchmarkSet("loading", 192, {"seed": 2005})
 MEASURED_BATCHES = 32
 MEASURED_STEPS = 12
 REQUIRED_RATIO = 3.0
@@ -131,7 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print."""
-    path = args.recording or provide(SIMULATED, args.data)
+    path = args.recording or provide(PICTURES, args.data)
     data = load_recordings([path])
     width, height = data.input_size
     rows: dict[str, list[float]] = {}

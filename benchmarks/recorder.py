@@ -28,7 +28,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header
 
 from benchmarks.command import benchmark_parser, run_command
-from benchmarks.recordings import BenchmarkSet, provide
+from benchmarks.recordings import PICTURES, provide
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import text_table
 from ledpose_ros.images import encode_image
@@ -36,7 +36,6 @@ from ledpose_ros.leds import DEFAULT_LED_NAMES
 from ledpose_ros.nodes.common import message_from_rgb
 from ledpose_ros.recording import Recording
 
-PICTURES = BenchmarkSet("loading", 192, {"seed": 2005})
 SINKS: dict[str, Sequence[str]] = {
     "recorder, jpeg 90": ("image_encoding:=jpeg",),
     "recorder, png": ("image_encoding:=png",),

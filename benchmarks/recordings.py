@@ -51,6 +51,8 @@ LEDS_ON = BenchmarkSet("leds_on", 1000, {"seed": 2001, "led_state": 1})
 ABSENT = BenchmarkSet("absent", 400, {"seed": 2002, "absent": 1.0})
 TWO_PEERS = BenchmarkSet("two_peers", 100, {"seed": 2003, "peers": 2})
 THREE_PEERS = BenchmarkSet("three_peers", 100, {"seed": 2004, "peers": 3})
+PICTURES = BenchmarkSet("loading", 192, {"seed": 2005})
+"""To measure how fast pictures are handled, whatever they show."""
 SETS = (TEST, LEDS_OFF, LEDS_ON, ABSENT, TWO_PEERS, THREE_PEERS)
 
 

@@ -2,8 +2,13 @@
 """What holds for all tests."""
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ros_graph import Client
 
 # MuJoCo settles on a renderer when it is first imported, which tests may do before our simulation chooses.
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -15,3 +20,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--label-samples", type=int, default=600, metavar="N", help="samples to judge on a busy machine (600)"
     )
+
+
+@pytest.fixture
+def domain() -> int:
+    """A ROS domain of the test's own."""
+    from ros_graph import new_domain  # here, for most tests need no ROS
+
+    return new_domain()
+
+
+@pytest.fixture
+def client(domain: int) -> "Iterator[Client]":
+    """A node of the test's own in its domain."""
+    from ros_graph import ros_client
+
+    with ros_client(domain) as client:
+        yield client

@@ -49,7 +49,7 @@ def predictions(
 
 
 def test_benchmark_seeds_are_never_training_seeds():
-    assert all(wanted.settings["seed"] >= 1000 for wanted in (*recordings.SETS, loading.SIMULATED))
+    assert all(wanted.settings["seed"] >= 1000 for wanted in (*recordings.SETS, recordings.PICTURES))
 
 
 def test_a_recording_that_is_there_is_reused_and_a_wrong_one_refused(tmp_path):

@@ -27,7 +27,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_graph import PATIENCE, Client, new_domain, ros_client, run_node
+from ros_graph import PATIENCE, Client, ros_client, run_node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -118,14 +118,8 @@ class Camera:
 
 
 @pytest.fixture
-def domain() -> int:
-    return new_domain()
-
-
-@pytest.fixture
-def camera(domain) -> Iterator[Camera]:
-    with ros_client(domain) as client:
-        yield Camera(client)
+def camera(client: Client) -> Camera:
+    return Camera(client)
 
 
 @pytest.fixture(scope="module")

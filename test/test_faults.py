@@ -32,7 +32,8 @@ from blinking_camera import (
     recorder,
     wrong_samples,
 )
-from ros_graph import Client, NodeProcess, new_domain, ros_client
+from geometry_msgs.msg import PoseStamped
+from ros_graph import Client, NodeProcess
 from sensor_msgs.msg import Image, JointState
 
 from ledpose_ros.cli import main
@@ -90,17 +91,6 @@ def table(request: pytest.FixtureRequest) -> Iterator[Table]:
     tests = [item for item in request.session.items if item.path == Path(__file__)]
     assert not request.session.testsfailed and len(table.rows) == len(tests), "the table would have holes"
     Path(path).write_text(INTRODUCTION + "\n".join(table.rows.values()) + "\n", encoding="utf-8")
-
-
-@pytest.fixture
-def domain() -> int:
-    return new_domain()
-
-
-@pytest.fixture
-def client(domain: int) -> Iterator[Client]:
-    with ros_client(domain) as client:
-        yield client
 
 
 @pytest.fixture
@@ -467,8 +457,6 @@ def malformed_messages(camera: BlinkingCamera) -> list[Callable[[], None]]:
         return publish
 
     def pose() -> None:
-        from geometry_msgs.msg import PoseStamped
-
         message = PoseStamped(header=camera.header())
         message.pose.position.x = float("nan")
         camera.pose_publisher.publish(message)

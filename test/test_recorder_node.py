@@ -3,7 +3,6 @@
 
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +23,13 @@ from blinking_camera import (
     wrong_samples,
 )
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_graph import Client, new_domain, ros_client
+from ros_graph import Client
 from sensor_msgs.msg import CompressedImage, Image, JointState, Joy
 from std_srvs.srv import Trigger
 
 from ledpose_ros.images import encode_image
 from ledpose_ros.nodes.common import message_from_rgb
 from ledpose_ros.recording import Recording
-
-
-@pytest.fixture
-def domain() -> int:
-    return new_domain()
-
-
-@pytest.fixture
-def client(domain: int) -> Iterator[Client]:
-    with ros_client(domain) as client:
-        yield client
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -24,7 +24,14 @@ from ledpose_ros.learning.dataset import TrainingSet, batch_indices
 from ledpose_ros.learning.distributed import ALONE, Processes
 from ledpose_ros.learning.network import PeerNetwork
 from ledpose_ros.learning.objective import NARROW, UNTOLD_WEIGHT, WIDE, Objective, Parts
-from ledpose_ros.learning.windows import Crops, Windows, cut_crops, estimate_windows, pairs_of, told_leds
+from ledpose_ros.learning.windows import (
+    Crops,
+    Windows,
+    cut_crops,
+    estimate_windows,
+    film_neighbours,
+    told_leds,
+)
 
 CHECKPOINT_NAME = "checkpoint.pt"
 CHECKPOINT_FORMAT = "ledpose-checkpoint-3"
@@ -206,6 +213,7 @@ class Trainer:
         self.windows: Windows | None = None
         self.told: torch.Tensor | None = None
         self._crops: Crops | None = None
+        self._beside = np.arange(len(data))
         self.step = 0
 
     def state(self) -> dict[str, Any]:
@@ -296,6 +304,7 @@ class Trainer:
             self._crops = None
         if self._crops is None:
             self._crops = cut_crops(self.data, self.windows, seed=(self.seed, phase))
+            self._beside = film_neighbours(self.windows, self.data)
         if step_of_phase % TELLING_PERIOD == 0 or self.told is None:
             self.told = told_leds(self.network, self.data, self.windows, self._crops, self.device)
         return self.windows, self._crops, self.told
@@ -326,10 +335,13 @@ class Trainer:
             indices = self._indices(np.arange(len(self.data)), SMALL_BATCH)
             return self.objective(expected=self._pictures(indices))
         windows, crops, told = self._prepare_windows(phase, step)
-        indices = self._indices(windows.trusted(), BATCH // 2)
+        trusted = windows.trusted()
+        indices = self._indices(trusted, BATCH // 2)
         random = np.random.default_rng((self.seed, self.step, self.processes.rank))
-        others, paired = pairs_of(indices, windows, self.data, random)
-        indices = np.concatenate([indices, others])
+        beside = self._beside[indices]
+        paired = beside != indices
+        # What is not of a film has any other picture beside it.
+        indices = np.concatenate([indices, np.where(paired, beside, random.choice(trusted, len(indices)))])
         settled = self.adapting or self.step >= SETTLED * self.preset.steps
         fine = (
             crops.of(indices, self.device),

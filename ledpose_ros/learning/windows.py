@@ -190,16 +190,10 @@ def _surer_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
     return best
 
 
-def pairs_of(
-    indices: NDArray[np.int64], windows: Windows, data: TrainingSet, random: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """For each image (B,) another one, and whether it is its neighbour in a film.
-
-    Where there is no neighbour with a trusted window it is any image with one.
-    """
-    beside = _surer_neighbours(windows, data)[indices]
-    found = (beside != indices) & (windows.trust[beside].numpy() >= TRUSTED)
-    return np.where(found, beside, random.choice(windows.trusted(), len(indices))), found
+def film_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
+    """For each image (N,) the one beside it in a film, itself where none with a trusted window is."""
+    beside = _surer_neighbours(windows, data)
+    return np.where(windows.trust[beside].numpy() >= TRUSTED, beside, np.arange(len(data)))
 
 
 def _on_floor(windows: Windows, data: TrainingSet) -> Windows:
