@@ -68,7 +68,7 @@ class Rejection(str, Enum):
     TOO_OLD = "LED states too old"
     NEWER = "newer than last LED message"
     NEAR_CHANGE = "within guard of a change"
-    DISPUTED = "LED messages out of order"
+    DISPUTED = "disputed LED state"
 
 
 @dataclass(frozen=True, eq=False)

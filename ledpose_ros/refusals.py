@@ -73,8 +73,8 @@ RECORDER_REASONS: dict[str, Reason] = {
         "the LEDs changed less than `led_guard` before or after the image",
         "some loss is meant, a tenth of a second per change with the default; change the LEDs less often",
     ),
-    "LED messages out of order": Reason(
-        "around the image they came out of order, or the clock was set back a little",
+    "disputed LED state": Reason(
+        "around the image LED messages came out of order, or the clock was set back a little",
         "let one node alone publish them, and set the clock before recording",
     ),
     # LED messages

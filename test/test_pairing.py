@@ -65,7 +65,7 @@ def test_a_change_that_is_told_late_still_counts() -> None:
     bench.led(150, 0.0)
     assert bench.ready(now_s=0.6) == []
     assert bench.ready(now_s=0.71) == []
-    assert bench.refused == {"LED message out of order": 1, "LED messages out of order": 1}
+    assert bench.refused == {"LED message out of order": 1, "disputed LED state": 1}
 
 
 def test_a_clock_set_back_a_little_mislabels_no_image() -> None:

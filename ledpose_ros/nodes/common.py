@@ -170,6 +170,7 @@ class ImageSubscription:
     ) -> None:
         self._node = node
         self._arguments = (message_type, topic, callback)
+        self._refusals = refusals
         self._subscription = subscribe(
             node, *self._arguments, QoSProfile(depth=depth), refusals, self._on_reliability_refused
         )
@@ -188,7 +189,8 @@ class ImageSubscription:
         self._node.get_logger().info(f"{topic} is published best-effort, so messages may get lost on the way")
         self.destroy()
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
-        self._subscription = self._node.create_subscription(*self._arguments, qos)
+        settled = [policy for policy in OVERRIDABLE_POLICIES if policy is not QoSPolicyKind.RELIABILITY]
+        self._subscription = subscribe(self._node, *self._arguments, qos, self._refusals, overridable=settled)
 
 
 def stamp_from_ns(nanoseconds: int) -> Time:

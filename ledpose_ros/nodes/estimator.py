@@ -47,6 +47,7 @@ from ledpose_ros.nodes.common import (
     pose_message,
     run_node,
     sensor_qos,
+    subscribe,
 )
 from ledpose_ros.nodes.markers import peer_markers
 from ledpose_ros.parameters import NODE_PARAMETERS
@@ -148,7 +149,6 @@ class EstimatorNode(LifecycleNode):
         self._received = self._answered = self._superseded = 0
         self._received_before = 0
         self._diagnostics_time = self._image_time = self._answer_time = time.monotonic()
-        self._last_refusal = ""
         self._peer_count = 0
         self._durations: deque[float] = deque(maxlen=300)
         self._debug_time = 0.0
@@ -159,7 +159,7 @@ class EstimatorNode(LifecycleNode):
         self._markers_publisher = self.create_publisher(MarkerArray, "markers", 10)
         self._debug_publisher = self.create_publisher(Image, "debug_image", 1)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, sensor_qos())
+        subscribe(self, CameraInfo, "camera_info", self._on_camera_info, sensor_qos(), self._refusals)
         self.create_service(SetBool, "~/enable", self._on_enable)
         # Steady time, so that diagnostics also come while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -269,7 +269,6 @@ class EstimatorNode(LifecycleNode):
             except Exception as error:  # a bug must not silence the node
                 reason, sentence = "internal error", f"{type(error).__name__}: {error}"
                 self.get_logger().error(traceback.format_exc(), throttle_duration_sec=5.0)
-            self._last_refusal = sentence
             self._refusals.count(reason, sentence)
 
     def _answer(self, message: Image | CompressedImage) -> None:
@@ -422,7 +421,8 @@ class EstimatorNode(LifecycleNode):
             count = self.count_publishers(topic)
             return WARN, f"no images arrive on {topic}, which has {count} publishers"
         if now - self._answer_time > SILENCE:
-            return WARN, self._last_refusal or "no image has been answered yet"
+            sentences = list(self._refusals.sentences.values())
+            return WARN, sentences[-1] if sentences else "no image has been answered yet"
         return OK, f"{self._peer_count} peers in the last image"
 
 
