@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.adaptation import KnownDistance, adapt_and_score, split
 from benchmarks.bias import bias_tables, distance_bias, plot_bias, position_bias
@@ -41,8 +42,9 @@ from ledpose_ros.evaluation import COLUMNS, Predictions, mean_predictor, predict
 from ledpose_ros.geometry import project
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import default_model_path
-from ledpose_ros.parameters import NODE_PARAMETERS
+from ledpose_ros.parameters import default_of
 from ledpose_ros.recording import Recording
+from ledpose_ros.uncertainty import COMPONENTS, coverage, standardised_errors
 
 ERRORS = ("E_uv", "E_psi", "E_d", "E_xyz")
 """Columns in which less is better; in the others it is more."""
@@ -63,11 +65,11 @@ ALLOWED_RATIO = 1.3
 """How much larger errors may be with all LEDs off or on than with random states."""
 REQUIRED_PRESENCE = 97
 REQUIRED_DETECTION = 90
+ALLOWED_COVERAGE = {68: (60, 76), 95: (90, 99)}
+"""Share of errors [%] within the intervals that should hold 68 and 95 %."""
 DETECTION_LIMIT = 20.0
 """Distance [px] within which a detection has found a peer."""
-MIN_CONFIDENCE = next(
-    cast(float, p.default) for p in NODE_PARAMETERS["estimator"] if p.name == "min_confidence"
-)
+MIN_CONFIDENCE = cast(float, default_of("estimator", "min_confidence"))
 """Confidence from which on the estimator node publishes a peer."""
 
 Row = Sequence[float]
@@ -167,9 +169,16 @@ def measure(model: Path, bench: Bench) -> dict[str, Any]:
             name: bench.score(predict(estimator, test, true.index, change), TEST)
             for name, change in DEGRADATIONS.items()
         },
+        "coverage": coverage(_answered(said, true)),
         "position_bias": position_bias(said, true, float(test.info.K[0, 0])),
         "distance_bias": distance_bias(said, true),
     }
+
+
+def _answered(said: Predictions, true: Predictions) -> NDArray[np.float64]:
+    """Standardised errors of what the estimator node would publish."""
+    published = said.confidence >= MIN_CONFIDENCE
+    return standardised_errors(said.of(published), true.of(published))
 
 
 def several_peers(estimator: PeerEstimator, bench: Bench) -> tuple[float, float]:
@@ -199,6 +208,7 @@ def report(results: Mapping[str, Mapping[str, Any]], mean: Metrics) -> str:
             leds_section(results),
             shares_section(results),
             robustness_section(results),
+            coverage_section({name: result["coverage"] for name, result in results.items()}),
             *(
                 f"== Bias of {name}: by true bearing in shares of the robot's length, by true distance\n"
                 + bias_tables(result["position_bias"], result["distance_bias"])
@@ -299,6 +309,29 @@ def robustness_section(results: Mapping[str, Mapping[str, Any]]) -> str:
         for how, scores in {"as they are": result["accuracy"], **result["robustness"]}.items()
     }
     return f"== Robustness: the same pictures made worse\n{text_table(TITLES, rows)}"
+
+
+def coverage_section(coverages: Mapping[str, Mapping[int, NDArray[np.float64]]]) -> str:
+    """How many errors lie within the stated intervals."""
+    rows = {
+        f"{name}, {percentage} % interval": shares.tolist()
+        for name, found in coverages.items()
+        for percentage, shares in found.items()
+    }
+    passed = all(
+        (low <= shares).all() and (shares <= high).all()
+        for found in coverages.values()
+        for (low, high), shares in ((ALLOWED_COVERAGE[p], shares) for p, shares in found.items())
+    )
+    allowed = " and ".join(f"{low} to {high} %" for low, high in ALLOWED_COVERAGE.values())
+    return "\n".join(
+        [
+            "== Uncertainty: share of errors within the stated interval [%], "
+            f"confidence from {MIN_CONFIDENCE}",
+            text_table(COMPONENTS, rows),
+            f"Allowed {allowed}: {_verdict(passed)}.",
+        ]
+    )
 
 
 def adaptation_section(rows: Mapping[str, Metrics], mean: Metrics) -> str:

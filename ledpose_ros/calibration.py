@@ -10,7 +10,7 @@ network settles on: behind it, because only the near side is seen, below it, and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -188,6 +188,8 @@ def calibrate(
         forward=forward,
         recess=recess,
     )
+    if known is not None:
+        calibration = replace(calibration, deviation_scale=known.deviation_scale)
     return calibration, outliers
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From one picture to the poses of the peers in it: one run of the ONNX model and a few lines of numpy."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,14 +20,12 @@ from ledpose_ros.geometry import (
     project,
     rotation_matrix,
 )
-from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, ModelMetadata
+from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, ModelMetadata, verify_digest
 
 # Variance of an angle of which nothing is known, as roll and pitch of the peer [rad^2].
 UNKNOWN_ANGLE_VARIANCE = math.pi**2
 # No estimate is ever surer than these: what the network says of its own spread leaves out its bias.
-MIN_PIXEL_DEVIATION = 0.5
-MIN_OCTAVE_DEVIATION = 0.01
-MIN_YAW_DEVIATION = math.radians(1.0)
+MIN_DEVIATIONS = (0.5, 0.5, 0.01, math.radians(1.0))  # u, v [px], log2 distance [octaves], psi [rad]
 
 
 def _window_side(log2_scale: np.ndarray) -> np.ndarray:
@@ -59,7 +58,7 @@ class Detections:
     def yaw_variance(self) -> np.ndarray:
         """Variance (M,) [rad^2] of psi: -2 ln R, as of a wrapped normal distribution of mean length R."""
         length = np.clip(np.linalg.norm(self.bearing.astype(np.float64), axis=1), 1e-6, 1.0)
-        return np.clip(-2 * np.log(length), MIN_YAW_DEVIATION**2, UNKNOWN_ANGLE_VARIANCE)
+        return np.minimum(-2 * np.log(length), UNKNOWN_ANGLE_VARIANCE)
 
 
 OUTPUT_NAMES = tuple(field.name for field in fields(Detections))
@@ -104,13 +103,20 @@ class PeerEstimator:
         # Threads that spin between images burn most of a core for a network that needs a tenth of it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+            data = path.read_bytes()
+        except OSError as error:
+            raise LedposeError(f"the model {path} cannot be read: {error.strerror}") from error
+        self.digest = hashlib.sha256(data).hexdigest()
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=list(providers))
         except Exception as error:  # onnxruntime's own exceptions have no common public base
             raise LedposeError(
                 f"the model {path} cannot be loaded, it is damaged or not ONNX: {error}"
             ) from error
         try:
-            self.metadata = ModelMetadata.from_properties(self._session.get_modelmeta().custom_metadata_map)
+            properties = self._session.get_modelmeta().custom_metadata_map
+            self.metadata = ModelMetadata.from_properties(properties)
+            verify_digest(data, properties)
             self._check_graph()
         except LedposeError as error:
             raise LedposeError(f"the model {path} cannot be used: {error}") from error
@@ -236,6 +242,19 @@ def _separate(detections: Detections) -> list[int]:
     return kept
 
 
+def standard_deviations(detections: Detections, calibration: Calibration) -> np.ndarray:
+    """Standard deviations (M, 4) of u [px], v [px], log2 distance [octaves] and psi [rad].
+
+    What the network says of its own spread, times the factors by which it was found to err more
+    (`Calibration.deviation_scale`); that of the distance also holds the calibration's residual.
+    """
+    octaves = np.hypot(detections.spread[:, 2], calibration.residual)
+    said = np.column_stack([detections.spread[:, :2], octaves, np.sqrt(detections.yaw_variance)])
+    scaled = said * np.asarray(calibration.deviation_scale)
+    scaled[:, 3] = np.minimum(scaled[:, 3], math.sqrt(UNKNOWN_ANGLE_VARIANCE))
+    return np.asarray(np.maximum(scaled, MIN_DEVIATIONS))
+
+
 def _covariances(
     detections: Detections,
     distance: np.ndarray,
@@ -248,8 +267,8 @@ def _covariances(
     """Covariances (M, 6, 6) in the optical frame, in the order of geometry_msgs: x y z, rotation about x y z.
 
     First order. Across the ray: pixel deviation times the ray's derivative times distance. Along the ray: a
-    deviation of s octaves is one of s ln 2 of the distance, where s holds the spread and the calibration's
-    residual. Rotation: the bearing's variance about the vertical, nothing known of roll and pitch.
+    deviation of s octaves is one of s ln 2 of the distance. Rotation: the bearing's variance about the
+    vertical, nothing known of roll and pitch.
     """
     uv = detections.uv.astype(np.float64)
     ray = pixel_rays(uv, K, D, distortion_model)
@@ -258,22 +277,19 @@ def _covariances(
     def ray_per_pixel(half: np.ndarray) -> np.ndarray:
         return pixel_rays(uv + half, K, D, distortion_model) - pixel_rays(uv - half, K, D, distortion_model)
 
-    pixel_deviation = np.maximum(detections.spread[:, :2], MIN_PIXEL_DEVIATION)
-    octave_deviation = np.maximum(
-        np.hypot(detections.spread[:, 2], calibration.residual), MIN_OCTAVE_DEVIATION
-    )
+    deviations = standard_deviations(detections, calibration)
     # Displacement by one standard deviation of u, of v and of the range, per metre of distance: the columns
     # of a square root of the covariance.
-    across_u = ray_per_pixel(half_u) * pixel_deviation[:, :1]
-    across_v = ray_per_pixel(half_v) * pixel_deviation[:, 1:]
-    along = ray * (math.log(2) * octave_deviation[:, None])
+    across_u = ray_per_pixel(half_u) * deviations[:, :1]
+    across_v = ray_per_pixel(half_v) * deviations[:, 1:2]
+    along = ray * (math.log(2) * deviations[:, 2:3])
     columns = np.stack([across_u, across_v, along], axis=2)
     columns *= distance[:, None, None]
 
     optical_from_level = rotation_matrix(tilt).T
     rotation = np.zeros((len(uv), 3, 3))
     rotation[:, 0, 0] = rotation[:, 1, 1] = UNKNOWN_ANGLE_VARIANCE
-    rotation[:, 2, 2] = detections.yaw_variance
+    rotation[:, 2, 2] = deviations[:, 3] ** 2
 
     covariances = np.zeros((len(uv), 6, 6))
     covariances[:, :3, :3] = columns @ columns.transpose(0, 2, 1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from ledpose_ros import metrics
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.estimator import Detections, PeerEstimator, reference_points
+from ledpose_ros.estimator import Detections, PeerEstimator, reference_points, standard_deviations
 from ledpose_ros.geometry import project, relative_bearing
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import Calibration
@@ -34,10 +35,15 @@ class Predictions:
     position: Array  # (N, 3) optical frame [m]
     led_probability: Array  # (N, K); of the truth: the states
     confidence: Array  # (N,) 0..1; of the truth: 1
+    deviation: Array | None = None  # (N, 4) stated deviation of u, v [px], log2 distance, psi; if stated
 
     def of(self, rows: NDArray[np.bool_]) -> Predictions:
         """Those of the chosen rows, bool (N,)."""
-        return Predictions(*(getattr(self, field.name)[rows] for field in fields(self)))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {
+            name: None if value is None else value[rows] for name, value in values.items()
+        }
+        return Predictions(**chosen)
 
 
 def truth(recording: Recording) -> Predictions:
@@ -87,6 +93,7 @@ def best_peers(
     index: NDArray[np.int64],
 ) -> Predictions:
     """The most confident peer of each of the images `index`, in which the model has `seen` this."""
+    seen = list(seen)
     best = [
         (one.uv[0], one.log2_scale[0], one.bearing[0], one.led_probability[0], one.confidence[0])
         for one in seen
@@ -96,12 +103,14 @@ def best_peers(
     )
     psi = np.arctan2(bearing[:, 1], bearing[:, 0])
     position = np.full((len(index), 3), np.nan)
+    deviation = None
     if calibration is not None:
         camera = info.K, info.D, info.distortion_model
         position = reference_points(uv, log2_scale, psi, calibration, *camera, info.width)
         uv = project(position, *camera)
+        deviation = np.array([standard_deviations(one, calibration)[0] for one in seen])
     distance = np.linalg.norm(position, axis=1)
-    return Predictions(index, uv, psi, distance, position, led_probability, confidence)
+    return Predictions(index, uv, psi, distance, position, led_probability, confidence, deviation)
 
 
 def mean_predictor(true: Predictions) -> Predictions:

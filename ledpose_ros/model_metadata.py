@@ -4,6 +4,7 @@
 The model file's metadata properties are JSON strings under fixed keys, see `docs/model.md`.
 """
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,12 @@ Of the larger side, it would hide peers beside a near one; of the smaller, find 
 """
 
 
+DeviationScale = tuple[float, float, float, float]
+
+DIGEST_KEY = "ledpose.digest"
+NO_DIGEST = "0" * 64
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What LED states cannot teach: log2 depth = log2_scale + c, and where the peer's reference point is.
@@ -36,6 +43,9 @@ class Calibration:
     The network settles on a point of the peer's near side. The reference point is `recess` [m] farther from
     the camera, along the floor; lower by `offset` and, along the peer's heading, further on by `forward`,
     both in sides of the window, WINDOW_SIDE * 2^-log2_scale pixels.
+
+    `deviation_scale` says by which factors errors are larger than the network says, in u, v, log2 distance
+    and bearing.
     """
 
     c: float
@@ -47,6 +57,7 @@ class Calibration:
     offset: float = 0.0
     forward: float = 0.0
     recess: float = 0.0
+    deviation_scale: DeviationScale = (1.0, 1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         _require(_is_number(self.c), f"calibration constant c is {self.c!r}, but must be a finite number")
@@ -69,6 +80,12 @@ class Calibration:
         for name in ("offset", "forward", "recess"):
             value = getattr(self, name)
             _require(_is_number(value), f"calibration {name} is {value!r}, but must be a finite number")
+        factors = tuple(self.deviation_scale)
+        _require(
+            len(factors) == 4 and all(_is_number(factor) and factor > 0 for factor in factors),
+            f"calibration deviation scale is {list(factors)}, but must be four numbers above 0",
+        )
+        object.__setattr__(self, "deviation_scale", factors)  # a tuple, though JSON has lists
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,30 @@ class ModelMetadata:
             )
         except TypeError as error:
             raise LedposeError(f"its metadata is damaged: {error}; export the model again") from error
+
+
+def signed(data: bytes) -> bytes:
+    """A model file whose metadata holds NO_DIGEST, with its digest in place of that.
+
+    The digest is the SHA-256 of the file in which it is NO_DIGEST itself, so that a robot can verify a model
+    without knowing ONNX.
+    """
+    placeholder = NO_DIGEST.encode()
+    assert data.count(placeholder) == 1
+    return data.replace(placeholder, hashlib.sha256(data).hexdigest().encode())
+
+
+def verify_digest(data: bytes, properties: dict[str, str]) -> None:
+    """Raise `LedposeError` unless a model file is as it was written; one without a digest passes."""
+    if DIGEST_KEY not in properties:
+        return
+    said = str(_parse(properties, DIGEST_KEY))
+    found = hashlib.sha256(data.replace(said.encode(), NO_DIGEST.encode())).hexdigest()
+    if said != found:
+        raise LedposeError(
+            f"it is damaged or was changed: its digest is {found[:12]}, but should be {said[:12]}; "
+            "copy it again"
+        )
 
 
 def default_model_path() -> Path:

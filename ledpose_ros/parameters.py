@@ -254,6 +254,11 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
 }
 
 
+def default_of(node_name: str, parameter_name: str) -> Value:
+    """The default of a node's parameter."""
+    return next(p.default for p in NODE_PARAMETERS[node_name] if p.name == parameter_name)
+
+
 def _yaml_value(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()

@@ -203,6 +203,28 @@ def test_unusable_models_are_refused(tmp_path):
     )
 
 
+def test_a_model_that_was_changed_is_refused(tmp_path):
+    from ledpose_ros.learning.export import save_model
+
+    path = tmp_path / "model.onnx"
+    save_model(onnx.load(str(write_fake_model(path))), path)
+    assert PeerEstimator(path).detect(WHITE).confidence[0] == 1
+    data = path.read_bytes()
+    changed = bytearray(data)
+    weight = np.float32(LED_PROBABILITY[0]).tobytes()
+    changed[data.index(weight)] ^= 1
+    path.write_bytes(changed)
+    assert "damaged or was changed: its digest is" in refusal(path)
+    # Written anew it has another digest, and is a model of its own.
+    path.write_bytes(data)
+    before = PeerEstimator(path).digest
+    save_model(onnx.load(str(path)), path)
+    assert PeerEstimator(path).digest == before
+    other = write_fake_model(tmp_path / "other.onnx", psi=1.0)
+    save_model(onnx.load(str(other)), other)
+    assert PeerEstimator(other).digest != before
+
+
 def test_model_with_another_input_is_refused(tmp_path):
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])

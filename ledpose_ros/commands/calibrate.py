@@ -7,6 +7,9 @@ near and far tell how far behind the seen side of the peer its reference point l
 camera's --camera-height and a peer straight --ahead, where it is seen. What the pictures do not tell stays as
 it was calibrated before, or as it is in the model that this one was trained from (--like). Pictures that
 disagree with the others are left out.
+
+With --truth, a recording with ground truth, the uncertainties that the model states become as large as its
+errors in that recording are; alone, or after the above.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import dataclasses
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -24,6 +27,7 @@ from ledpose_ros.errors import LedposeError
 
 if TYPE_CHECKING:
     from ledpose_ros.calibration import Camera, Picture
+    from ledpose_ros.estimator import PeerEstimator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--like", type=Path, metavar="MODEL", help="calibrated model: has what the pictures do not tell"
     )
     parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="RECORDING",
+        help="recording with ground truth to learn uncertainties from",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="calibrated model (default: MODEL itself)"
     )
 
@@ -80,9 +90,25 @@ def run(args: argparse.Namespace) -> None:
     """Calibrate and write the model with its constant."""
     import onnx
 
-    from ledpose_ros.calibration import Setup, calibrate
     from ledpose_ros.estimator import PeerEstimator
     from ledpose_ros.learning.export import save_model
+
+    estimator = PeerEstimator(args.model)
+    if args.image or args.recording or not args.truth:
+        _calibrate(estimator, args)
+    if args.truth:
+        _learn_uncertainties(estimator, args.truth)
+    model = onnx.load(str(args.model))
+    onnx.helper.set_model_props(model, estimator.metadata.to_properties())
+    output = args.output or args.model
+    save_model(model, output)
+    print(f"Wrote {output}.")
+
+
+def _calibrate(estimator: PeerEstimator, args: argparse.Namespace) -> None:
+    """Give the estimator's metadata the calibration that the pictures tell, and print it."""
+    from ledpose_ros.calibration import Setup, calibrate
+    from ledpose_ros.estimator import PeerEstimator
 
     if bool(args.recording) == bool(args.image):
         raise LedposeError("give either --image or --recording, each with its --distance (all repeatable)")
@@ -95,7 +121,6 @@ def run(args: argparse.Namespace) -> None:
         raise LedposeError(
             f"{len(args.image)} --reference needed, one for each --image, but {len(args.reference)} given"
         )
-    estimator = PeerEstimator(args.model)
     known = None
     if args.like is not None:
         known = PeerEstimator(args.like).metadata.calibration
@@ -105,10 +130,7 @@ def run(args: argparse.Namespace) -> None:
         pictures, count, camera = _recorded(args, files) if args.recording else _photographed(args)
         setup = Setup(camera, args.camera_height, args.ahead)
         calibration, outliers = calibrate(estimator, pictures, setup, known)
-    model = onnx.load(str(args.model))
-    metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
-    onnx.helper.set_model_props(model, metadata.to_properties())
-    output = args.output or args.model
+    estimator.metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
     for outlier in outliers:
         print(
             f"{outlier.name} is left out: it disagrees with the others by {outlier.octaves:+.2f} octaves, "
@@ -117,14 +139,30 @@ def run(args: argparse.Namespace) -> None:
     skipped = count - calibration.images - calibration.rejected
     if skipped:
         print(f"{skipped} of {count} pictures are left out, because no peer was found in them.")
-    save_model(model, output)
     print(
         f"c = {calibration.c:.3f} octaves from {calibration.images} picture(s), "
         f"residual {calibration.residual:.3f} octaves "
         f"({100 * (2**calibration.residual - 1):.0f} % of the distance), {calibration.rejected} rejected; "
         f"reference point {calibration.recess:.3f} m behind what is seen, {calibration.offset:+.3f} window "
-        f"sides below and {calibration.forward:+.3f} ahead of it; wrote {output}."
+        f"sides below and {calibration.forward:+.3f} ahead of it."
     )
+
+
+def _learn_uncertainties(estimator: PeerEstimator, path: Path) -> None:
+    """Give the estimator's calibration the factors that make its uncertainties true, and print them."""
+    from ledpose_ros.parameters import default_of
+    from ledpose_ros.recording import Recording
+    from ledpose_ros.uncertainty import COMPONENTS, fit_deviation_scale
+
+    with Recording(path) as recording:
+        factors = fit_deviation_scale(
+            estimator, recording, cast(float, default_of("estimator", "min_confidence"))
+        )
+    assert estimator.metadata.calibration is not None
+    calibration = dataclasses.replace(estimator.metadata.calibration, deviation_scale=factors)
+    estimator.metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
+    told = ", ".join(f"{name} {factor:.2f}" for name, factor in zip(COMPONENTS, factors, strict=True))
+    print(f"Errors are as large as the network says times: {told}.")
 
 
 def _photographed(args: argparse.Namespace) -> tuple[Iterable[Picture], int, Camera | None]:

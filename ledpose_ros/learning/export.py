@@ -8,6 +8,7 @@ The file keeps every weight under its own name, so that it is also where trainin
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.learning.network import PeerNetwork
-from ledpose_ros.model_metadata import ModelMetadata
+from ledpose_ros.model_metadata import DIGEST_KEY, NO_DIGEST, ModelMetadata, signed
 
 OUTPUT_NAMES = ("uv", "log2_scale", "bearing", "led_probability", "confidence", "spread", "attention")
 OPSET = 18
@@ -111,8 +112,10 @@ def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Check and write a model; an existing file is replaced only when the new one is whole."""
+    """Check, sign and write a model; an existing file is replaced only when the new one is whole."""
     onnx.checker.check_model(model)
+    properties = {p.key: p.value for p in model.metadata_props}
+    onnx.helper.set_model_props(model, properties | {DIGEST_KEY: json.dumps(NO_DIGEST)})
     partial = path.with_suffix(".part")
-    onnx.save(model, str(partial))
+    partial.write_bytes(signed(model.SerializeToString()))
     partial.replace(path)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers told apart by what their LEDs show."""
+
+import numpy as np
+import pytest
+
+from ledpose_ros.identification import PeerIdentifier
+from ledpose_ros.leds import LedHistory
+
+RATE = 20.0
+NAMES = ("alpha", "beta")
+
+
+def ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+class Blinkers:
+    """Named peers that blink at random, and what a network would say of them."""
+
+    def __init__(self, seed: int = 0, peers: int = 3, duration: float = 60.0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.states = self.rng.integers(0, 2, (peers, round(duration * 5), 4)).astype(float)
+        self.histories = [LedHistory(ns(0.02), ns(0.5)) for _ in NAMES]
+        self.identifier = PeerIdentifier(NAMES, self.histories)
+        self.told = 0
+
+    def tell_until(self, t: float) -> None:
+        """The LED messages of the named peers up to a time."""
+        while self.told / 5 <= t:
+            for history, states in zip(self.histories, self.states, strict=False):
+                history.add(ns(self.told / 5), states[self.told])
+            self.told += 1
+
+    def probability(self, peer: int, t: float, told: tuple[int, ...] = (0, 1)) -> np.ndarray:
+        """The network tells these two LEDs, right nine times in ten."""
+        states = self.states[peer, int(t * 5)]
+        right = self.rng.random(4) < 0.9
+        sure = np.where(right == (states > 0.5), 0.85, 0.15)
+        return np.where(np.isin(np.arange(4), told), sure, 0.5)
+
+    def watch(self, seconds: float, tracks: dict[int, int], start: float = 0.0, late: float = 0.4) -> None:
+        """Show the peers of `tracks`, id -> peer, while LED messages come `late`."""
+        for frame in range(round(seconds * RATE)):
+            t = start + 0.05 + frame / RATE
+            self.tell_until(t - late)
+            seen = np.array([self.probability(peer, t) for peer in tracks.values()])
+            self.identifier.see(ns(t), list(tracks), seen)
+
+
+def test_peers_are_told_apart_within_seconds() -> None:
+    blinkers = Blinkers()
+    blinkers.watch(8.0, {4: 1, 7: 0})
+    posterior = blinkers.identifier.posterior([4, 7])
+    assert posterior.sum(1) == pytest.approx([1, 1])
+    assert posterior[0, 1] > 0.95 and posterior[1, 0] > 0.95
+
+
+def test_stranger_is_nobody() -> None:
+    blinkers = Blinkers(seed=2)
+    blinkers.watch(15.0, {0: 2, 1: 0})
+    posterior = blinkers.identifier.posterior([0, 1])
+    assert posterior[0, 2] > 0.9 and posterior[1, 0] > 0.95
+
+
+def test_nothing_is_known_before_anything_is_told() -> None:
+    blinkers = Blinkers()
+    blinkers.watch(5.0, {0: 0}, late=100.0)
+    assert blinkers.identifier.posterior([0]) == pytest.approx(np.full((1, 3), 1 / 3), abs=1e-6)
+    assert blinkers.identifier.posterior([]).shape == (0, 3)
+
+
+def test_no_peer_is_in_two_places() -> None:
+    """Of two tracks that both fit alpha, only the better one is."""
+    identifier = PeerIdentifier(NAMES, [history := LedHistory(0, ns(0.5)), LedHistory(0, ns(0.5))])
+    for frame in range(100):
+        history.add(ns(frame / 10), np.array([1.0, 0, 0, 0]))
+        shows = np.array([[0.9, 0.1, 0.1, 0.1], [0.8, 0.3, 0.3, 0.3]])
+        identifier.see(ns(frame / 10), [0, 1], shows)
+    alone = identifier.posterior([1])
+    both = identifier.posterior([0, 1])
+    assert alone[0, 0] > 0.95
+    assert both[0, 0] > 0.95 and both[1, 0] < 0.05
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exact_where_all_assignments_can_be_counted(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    identifier = PeerIdentifier(NAMES, [LedHistory(0, 1), LedHistory(0, 1)])
+    evidence = rng.normal(0, 2, (2, 2))
+    identifier._evidence = dict(enumerate(evidence))
+    weights = np.exp(np.column_stack([evidence, np.zeros(2)]))
+    exact = np.zeros((2, 3))
+    for first in range(3):
+        for second in range(3):
+            if first != second or first == 2:
+                exact[[0, 1], [first, second]] += weights[0, first] * weights[1, second]
+    # Belief propagation is approximate, but not by much.
+    assert identifier.posterior([0, 1]) == pytest.approx(exact / exact[0].sum(), abs=0.12)
+
+
+def test_mistake_is_mended() -> None:
+    blinkers = Blinkers(seed=3)
+    blinkers.watch(10.0, {0: 0})
+    assert blinkers.identifier.posterior([0])[0, 0] > 0.95
+    blinkers.watch(25.0, {0: 1}, start=10.0)
+    assert blinkers.identifier.posterior([0])[0, 1] > 0.9
+
+
+def test_forgotten_track_leaves_nothing_to_the_next_with_its_id() -> None:
+    blinkers = Blinkers(seed=4)
+    blinkers.watch(10.0, {0: 0})
+    blinkers.identifier.forget(0)
+    assert blinkers.identifier.posterior([0])[0] == pytest.approx(np.full(3, 1 / 3), abs=1e-6)
+    blinkers.watch(0.5, {0: 1}, start=10.0)
+    assert blinkers.identifier.posterior([0])[0, 0] < 0.6
+
+
+def test_clock_that_jumps_back_begins_anew() -> None:
+    blinkers = Blinkers(seed=5)
+    blinkers.watch(10.0, {0: 0})
+    blinkers.identifier.see(ns(1.0), [0], np.full((1, 4), 0.5))
+    assert blinkers.identifier.posterior([0])[0] == pytest.approx(np.full(3, 1 / 3), abs=1e-6)
