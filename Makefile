@@ -11,7 +11,7 @@ VENV ?= .venv
 PYTHON ?= python3
 
 BIN := $(VENV)/bin
-ROS_WHEELS := "ros-rclpy[fastrtps]" ros-diagnostic-msgs ros-geometry-msgs ros-lifecycle-msgs ros-sensor-msgs \
+ROS_WHEELS := "ros-rclpy[fastrtps]" ros-diagnostic-msgs ros-geometry-msgs ros-lifecycle-msgs ros-nav-msgs ros-sensor-msgs \
 	ros-std-msgs ros-std-srvs ros-visualization-msgs
 
 # $(VENV) holds a ROS 2 of its own, from wheels. A ROS 2 distribution that happens to be sourced would mix its

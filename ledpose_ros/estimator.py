@@ -85,7 +85,11 @@ class PeerEstimator:
     """
 
     def __init__(
-        self, model_path: str | Path, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+        self,
+        model_path: str | Path,
+        threads: int = 1,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        spinning: bool = False,
     ) -> None:
         path = Path(model_path).expanduser()
         if not path.is_file():
@@ -101,7 +105,7 @@ class PeerEstimator:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Threads that spin between images burn most of a core for a network that needs a tenth of it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         try:
             data = path.read_bytes()
         except OSError as error:

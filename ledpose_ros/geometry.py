@@ -79,6 +79,27 @@ def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+def quaternion_from_matrix(matrix: np.ndarray) -> np.ndarray:
+    """The quaternion (4,) of a rotation matrix (3, 3)."""
+    # The eigenvector of Bar-Itzhack's matrix (2000) is the quaternion, for every rotation without exceptions.
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = matrix
+    symmetric = np.array(
+        [
+            [xx - yy - zz, xy + yx, xz + zx, zy - yz],
+            [xy + yx, yy - xx - zz, yz + zy, xz - zx],
+            [xz + zx, yz + zy, zz - xx - yy, yx - xy],
+            [zy - yz, xz - zx, yx - xy, xx + yy + zz],
+        ]
+    )
+    return np.asarray(np.linalg.eigh(symmetric)[1][:, -1])
+
+
+def chained_pose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """The pose (7,) of what has the pose `inner` in a frame that itself has the pose `outer`."""
+    position = outer[:3] + rotation_matrix(outer[3:]) @ inner[:3]
+    return np.concatenate([position, quaternion_product(outer[3:], inner[3:])])
+
+
 # --- camera -------------------------------------------------------------------------------------------------
 
 

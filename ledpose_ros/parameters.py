@@ -89,6 +89,21 @@ IMAGE_TRANSPORT = Parameter(
     choices=("raw", "compressed"),
 )
 
+LED_GUARD = Parameter(
+    "led_guard",
+    0.05,
+    "Images closer than this to a change of the LEDs are rejected [s]; at least the exposure time.",
+    minimum=0.0,
+    maximum=1.0,
+)
+LED_MAX_AGE = Parameter(
+    "led_max_age",
+    0.5,
+    "LED messages further apart tell nothing in between [s]; a few periods of the driver's keep-alive.",
+    minimum=0.01,
+    maximum=3600.0,
+)
+
 RECORDER: tuple[Parameter, ...] = (
     Parameter("output_directory", "recordings", "Where the recordings go; made if it does not exist."),
     Parameter("autostart", True, "Record from the start, without a call of ~/start."),
@@ -113,20 +128,8 @@ RECORDER: tuple[Parameter, ...] = (
         minimum=-10.0,
         maximum=10.0,
     ),
-    Parameter(
-        "led_guard",
-        0.05,
-        "Images closer than this to a change of the LEDs are rejected [s]; at least the exposure time.",
-        minimum=0.0,
-        maximum=1.0,
-    ),
-    Parameter(
-        "led_max_age",
-        0.5,
-        "LED messages further apart tell nothing in between [s]; a few periods of the driver's keep-alive.",
-        minimum=0.01,
-        maximum=3600.0,
-    ),
+    LED_GUARD,
+    LED_MAX_AGE,
     Parameter(
         "record_ground_truth",
         True,
@@ -180,6 +183,14 @@ ESTIMATOR: tuple[Parameter, ...] = (
     IMAGE_TRANSPORT,
     Parameter("threads", 1, "Threads of the network's inference.", minimum=1, maximum=64),
     Parameter(
+        "spinning", False, "Inference threads wait for work awake: a little faster, at a core of power each."
+    ),
+    Parameter(
+        "providers",
+        ["CPUExecutionProvider"],
+        "Where the network runs, the best first, in the names of onnxruntime, as CUDAExecutionProvider.",
+    ),
+    Parameter(
         "min_confidence",
         0.8,
         "Peers of lower confidence are not published.",
@@ -211,6 +222,52 @@ ESTIMATOR: tuple[Parameter, ...] = (
         read_only=False,
     ),
     Parameter(
+        "camera_yaw",
+        0.0,
+        "Direction of the camera in the own robot's base frame [rad]; positive looks left.",
+        minimum=-math.pi,
+        maximum=math.pi,
+        read_only=False,
+    ),
+    Parameter(
+        "camera_position",
+        [0.0, 0.0, 0.0],
+        "Camera in the own robot's base frame, which is on the floor: forward, left, up [m].",
+        minimum=-10.0,
+        maximum=10.0,
+    ),
+    Parameter(
+        "base_frame",
+        "",
+        "Take the camera's place and tilt from TF, in this level frame on the floor, in place of camera_*.",
+    ),
+    Parameter(
+        "image_is_rectified",
+        False,
+        "Images are undistorted, as on image_rect: P of camera_info counts, not K and D.",
+    ),
+    Parameter(
+        "peer_height",
+        0.0,
+        "Height of the peer's reference point above its base frame [m]; poses are those of the base frame.",
+        minimum=-10.0,
+        maximum=10.0,
+        read_only=False,
+    ),
+    Parameter(
+        "peers_on_floor",
+        False,
+        "Peers stand on the floor under the own robot: needs the camera's and the peer's height.",
+        read_only=False,
+    ),
+    Parameter(
+        "peers",
+        [""],
+        "Namespaces in which peers publish led_states: who is who is told by their LEDs. None if empty.",
+    ),
+    LED_GUARD,
+    LED_MAX_AGE,
+    Parameter(
         "debug_image_rate",
         5.0,
         "Most debug images a second, drawn only while somebody subscribes [Hz].",
@@ -224,10 +281,8 @@ ESTIMATOR: tuple[Parameter, ...] = (
         "Length, width and height of the peer's box in the markers [m].",
         minimum=0.01,
     ),
-    Parameter(
-        "publish_tf", False, "Publish the best peer as a transform from the camera frame to peer_frame."
-    ),
-    Parameter("peer_frame", "peer", "Name of the peer's frame in TF."),
+    Parameter("publish_tf", False, "Publish all peers as transforms from the camera frame to peer_frame_ID."),
+    Parameter("peer_frame", "peer", "What the peers' frames in TF begin with; the peer's id follows."),
 )
 
 SIMULATOR: tuple[Parameter, ...] = (

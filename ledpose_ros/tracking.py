@@ -113,6 +113,8 @@ class PeerTracker:
     """
 
     def __init__(self) -> None:
+        self.ended_ids: list[int] = []
+        """Ids that the last update has freed, perhaps to give them to others."""
         self._tracks: list[Track] = []
         self._stamp_ns = 0
 
@@ -122,10 +124,10 @@ class PeerTracker:
         `camera` is the pose (7,) of the optical frame in the level frame. Stamps that go backwards begin
         everything anew.
         """
-        if stamp_ns < self._stamp_ns:
-            self._tracks.clear()
+        oldest_ns = stamp_ns - TIMEOUT * 1e9 if stamp_ns >= self._stamp_ns else math.inf
         self._stamp_ns = stamp_ns
-        self._tracks = [track for track in self._tracks if stamp_ns - track.seen_ns <= TIMEOUT * 1e9]
+        self.ended_ids = [track.id for track in self._tracks if track.seen_ns < oldest_ns]
+        self._tracks = [track for track in self._tracks if track.seen_ns >= oldest_ns]
         for track in self._tracks:
             track.predict(stamp_ns)
 

@@ -23,6 +23,7 @@ from fake_model import LED_PROBABILITY, METADATA, write_fake_model
 from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -148,7 +149,7 @@ def test_white_picture_gives_a_pose_and_black_one_an_empty_array(camera, domain,
         assert tuple(camera.leds[-1].position) == pytest.approx(LED_PROBABILITY)
         kinds = [(marker.action, marker.ns) for marker in camera.markers[-1].markers]
         assert kinds == [(Marker.DELETEALL, "")] + [
-            (Marker.ADD, name) for name in ("box", "heading", "leds", "text")
+            (Marker.ADD, name) for name in ("box", "heading", "leds", "uncertainty", "text")
         ]
         assert all(marker.header == header for marker in camera.markers[-1].markers)
 
@@ -241,9 +242,13 @@ def test_uncalibrated_model_says_which_leds_are_on_but_no_position(camera, domai
         camera.wait_for_value("refused: model not calibrated", "[1-9].*")
         camera.wait_for_value("calibration", "none.*")
         assert not camera.pose and not camera.poses and not camera.markers
-        camera.client.wait_until(
-            lambda: "ledpose calibrate" in camera.status().message, what="the reason why"
-        )
+
+        def says_why() -> bool:
+            camera.publish(message_from_rgb(WHITE, camera.header()))
+            camera.client.spin_for(0.2)
+            return "ledpose calibrate" in camera.status().message
+
+        camera.client.wait_until(says_why, what="the reason why")
         assert camera.status().level == DiagnosticStatus.WARN
         assert "is not calibrated" in node.log
 
@@ -285,10 +290,111 @@ def test_missing_model_leaves_the_node_waiting(camera, domain, tmp_path):
 
 
 @pytest.mark.skipif(find_spec("tf2_ros") is not None, reason="tf2_ros is installed")
-def test_publish_tf_without_tf2_is_explained(camera, domain, model, tmp_path):
-    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "publish_tf": True}) as node:
-        camera.wait_for_summary("publish_tf needs")
+@pytest.mark.parametrize("parameter", [{"publish_tf": True}, {"base_frame": "base_footprint"}])
+def test_what_needs_tf2_is_explained_without_it(camera, domain, model, tmp_path, parameter):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model} | parameter) as node:
+        camera.wait_for_summary(f"{next(iter(parameter))} needs")
         assert node.is_running
+
+
+def test_images_are_subscribed_to_while_somebody_listens(domain, model, tmp_path):
+    with ros_client(domain) as client, run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        images = client.node.create_publisher(Image, "image", 10)
+        diagnostics = client.collect(DiagnosticArray, "/diagnostics")
+        client.wait_until(
+            lambda: diagnostics and "nobody listens" in diagnostics[-1].status[0].message,
+            what=lambda: node.log,
+        )
+        assert images.get_subscription_count() == 0
+        for _ in range(2):
+            listener = client.node.create_subscription(PoseArray, "peer_poses", lambda _: None, 10)
+            client.wait_until(lambda: images.get_subscription_count() == 1, what="a subscription")
+            client.node.destroy_subscription(listener)
+            client.wait_until(lambda: images.get_subscription_count() == 0, what="no subscription")
+
+
+def test_rectified_images_have_the_camera_of_the_projection_matrix(camera, domain, model, tmp_path):
+    parameters = {"model": model, "image_is_rectified": True}
+    with run_node(MODULE, domain, tmp_path / "log", parameters) as node:
+        camera.wait_for_estimator()
+        camera.info.d = [0.3, 0.2, 0.0, 0.0, 0.0]
+        # Twice the focal length, and the principal point 80 pixels to the right of where the peer is.
+        camera.info.p = [800.0, 0, (WIDTH - 1) / 2 + 80, 0, 0, 800.0, (HEIGHT - 1) / 2, 0, 0, 0, 1, 0]
+        _, pose = camera.show_until(WHITE, camera.pose, node.log)
+        position = pose.pose.pose.position
+        # Apparent size follows depth, and the same size means twice the depth in such a camera.
+        assert (position.x, position.y, position.z) == pytest.approx((-0.4, 0, 4), abs=1e-3)
+
+
+def test_floor_and_heights(camera, domain, model, tmp_path):
+    parameters = {
+        "model": model,
+        "camera_pitch": math.radians(30),
+        "camera_position": "[0.0, 0.0, 0.95]",
+        "peers_on_floor": True,
+    }
+    with run_node(MODULE, domain, tmp_path / "log", parameters) as node:
+        camera.wait_for_estimator()
+        # Size says 2 m, the floor 1.9 m: 0.95 m below, under 30 degrees.
+        _, pose = camera.show_until(WHITE, camera.pose, node.log)
+        assert pose.pose.pose.position.z == pytest.approx(1.9, abs=0.03)
+        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.2)
+        request = SetParameters.Request(parameters=[Parameter(name="peer_height", value=value)])
+        assert camera.client.call(SetParameters, "estimator/set_parameters", request).results[0].successful
+        # 0.75 m below: 1.5 m; the size's word of 2 m is too far off to be believed then.
+        _, pose = camera.show_until(WHITE, camera.pose, node.log)
+        # The base is 0.2 m below the reference point, against gravity.
+        assert pose.pose.pose.position.y == pytest.approx(0.2 * math.cos(math.radians(30)), abs=0.02)
+
+
+def test_peers_are_tracked_smoothed_and_recognised_by_their_leds(camera, domain, model, tmp_path):
+    parameters = {"model": model, "peers": "[alpha, beta]"}
+    with run_node(MODULE, domain, tmp_path / "log", parameters) as node:
+        camera.wait_for_estimator()
+        client = camera.client
+        filtered = client.collect(PoseWithCovarianceStamped, "estimator/filtered_pose")
+        alpha = client.collect(PoseWithCovarianceStamped, "identified/alpha/pose")
+        beta = client.collect(PoseWithCovarianceStamped, "identified/beta/pose")
+        identities = client.collect(JointState, "peer_identities")
+        odometry = client.node.create_publisher(Odometry, "odometry", 10)
+        # The model sees 0.9, 0.1, 0.8, 0.3.
+        said = {"alpha": [1.0, 0.0, 1.0, 0.0], "beta": [0.0, 0.0, 1.0, 1.0]}
+        leds = {name: client.node.create_publisher(JointState, f"{name}/led_states", 10) for name in said}
+
+        def show() -> None:
+            header = camera.header()
+            for name, states in said.items():
+                led_names = list(METADATA.led_names)
+                leds[name].publish(JointState(header=header, name=led_names, position=states))
+            moving = Odometry(header=header)
+            moving.pose.pose.orientation.w = 1.0
+            odometry.publish(moving)
+            camera.publish(message_from_rgb(WHITE, header))
+            client.spin_for(0.1)
+
+        def is_recognised() -> bool:
+            show()
+            return bool(alpha and filtered)
+
+        client.wait_until(is_recognised, what=lambda: f"{identities[-1:]} {node.log}")
+        assert not beta
+        posterior = dict(zip(identities[-1].name, identities[-1].position, strict=True))
+        assert set(posterior) == {"peer_0/alpha", "peer_0/beta", "peer_0/stranger"}
+        assert sum(posterior.values()) == pytest.approx(1)
+        assert posterior["peer_0/alpha"] > 0.9
+        position = filtered[-1].pose.pose.position
+        assert (position.x, position.y, position.z) == pytest.approx((0, 0, 2), abs=1e-3)
+        texts = [marker for marker in camera.markers[-1].markers if marker.ns == "text"]
+        assert [(marker.id, marker.text) for marker in texts] == [(0, "alpha: 2.00 m")]
+        camera.wait_for_value("own motion", "from odometry")
+
+        leds["alpha"].publish(JointState(header=camera.header(), name=["no_such_led"], position=[1.0]))
+        nonsense = Odometry(header=camera.header())
+        nonsense.pose.pose.orientation.w = 0.0
+        odometry.publish(nonsense)
+        camera.wait_for_value("refused: malformed LED message", "1")
+        camera.wait_for_value("refused: malformed odometry", "1")
+        assert "Traceback" not in node.log
 
 
 def test_enable_and_live_parameters(camera, domain, model, tmp_path):

@@ -11,12 +11,14 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import (
     LEVEL_CAMERA,
     camera_tilt,
+    chained_pose,
     check_camera,
     compose_poses,
     distance_from_scale,
     pixel_rays,
     project,
     quaternion_about,
+    quaternion_from_matrix,
     quaternion_product,
     relative_bearing,
     rotation_matrix,
@@ -233,3 +235,20 @@ def test_wrap_angle():
     assert wrap_angle(np.array([0.0, math.pi, -math.pi, 3 * math.pi, 7.0])) == pytest.approx(
         [0.0, -math.pi, -math.pi, -math.pi, 7.0 - 2 * math.pi]
     )
+
+
+def test_quaternion_of_a_matrix_is_that_of_its_rotation():
+    rng = np.random.default_rng(0)
+    turns = rng.normal(size=(50, 4))
+    turns /= np.linalg.norm(turns, axis=1, keepdims=True)
+    # Half turns too, where formulas by cases divide by zero.
+    for turn in (*turns, *np.eye(4)):
+        found = quaternion_from_matrix(rotation_matrix(turn))
+        assert abs(found @ turn) == pytest.approx(1)
+
+
+def test_chained_pose_by_hand():
+    """A camera 0.2 m before the middle of a robot at (1, 2) that looks along +y: it is at (1, 2.2)."""
+    robot = np.array([1.0, 2.0, 0.0, *quaternion_about(2, np.pi / 2)])
+    camera = np.array([0.2, 0.0, 0.3, *quaternion_about(2, 0.0)])
+    assert chained_pose(robot, camera) == pytest.approx([1, 2.2, 0.3, *quaternion_about(2, np.pi / 2)])

@@ -112,7 +112,7 @@ def test_rviz_shows_what_the_estimator_publishes():
     topics = [display["Topic"]["Value"] for display in displays["Displays"] if "Topic" in display]
     assert sorted(topics) == ["/debug_image", "/markers", "/peer_pose"]
     for topic in topics:
-        assert f'"{topic[1:]}"' in node_source("estimator")
+        assert f'"{topic[1:]}"' in node_source("peer_outputs")
         # The launch file leads each of them into the namespace.
         assert f'"{topic[1:]}"' in (ROOT / "launch" / "estimate.launch.py").read_text()
     frame = next(

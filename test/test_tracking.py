@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from ledpose_ros.estimator import PeerEstimate
-from ledpose_ros.geometry import LEVEL_CAMERA, camera_tilt, quaternion_about, quaternion_product, wrap_angle
+from ledpose_ros.geometry import (
+    LEVEL_CAMERA,
+    camera_tilt,
+    quaternion_about,
+    quaternion_inverse,
+    quaternion_product,
+    rotation_matrix,
+    wrap_angle,
+)
 from ledpose_ros.tracking import TIMEOUT, PeerTracker, filtered_pose
 
 RATE = 20.0
@@ -27,8 +35,6 @@ def estimate(
     x: float, y: float, yaw: float, camera: np.ndarray = STANDING, sigma: float = 0.05
 ) -> PeerEstimate:
     """A peer at x, y [m], with this yaw, in the level frame, as a camera there sees it."""
-    from ledpose_ros.geometry import quaternion_inverse, rotation_matrix
-
     turn = rotation_matrix(camera[3:])
     position = turn.T @ (np.array([x, y, 0.0]) - camera[:3])
     orientation = quaternion_product(quaternion_inverse(camera[3:]), quaternion_about(2, yaw))
@@ -78,7 +84,7 @@ def test_lost_peer_keeps_its_id_for_a_while_and_a_new_one_takes_the_lowest_free(
     late = stamp(31) + round(TIMEOUT * 1e9) + 1
     tracker.update(late - 1, [estimate(3, 1, 0)], STANDING)
     (new,) = tracker.update(late, [estimate(1, -2, 0)], STANDING)
-    assert new.id == 0
+    assert new.id == 0 and tracker.ended_ids == [0]
 
 
 def test_filtered_pose_is_nearer_to_the_truth_and_its_covariance_fits() -> None:
@@ -157,5 +163,5 @@ def test_clock_that_jumps_back_begins_anew() -> None:
     tracker = PeerTracker()
     tracker.update(stamp(1000), [estimate(1, 0, 0), estimate(3, 1, 0)], STANDING)
     (track,) = tracker.update(stamp(0), [estimate(3, 1, 0)], STANDING)
-    assert track.id == 0
-    assert tracker.update(stamp(1), [], STANDING) == []
+    assert track.id == 0 and tracker.ended_ids == [0, 1]
+    assert tracker.update(stamp(1), [], STANDING) == [] == tracker.ended_ids

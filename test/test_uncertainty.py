@@ -14,7 +14,7 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import predict, truth
 from ledpose_ros.geometry import compose_poses
-from ledpose_ros.model_metadata import Calibration
+from ledpose_ros.model_metadata import Calibration, default_model_path
 from ledpose_ros.recording import Recording
 from ledpose_ros.uncertainty import coverage, deviation_scale, standardised_errors
 
@@ -106,3 +106,20 @@ def test_too_little_truth_is_refused(model, tmp_path, capsys):
 def test_factors_that_make_no_sense_are_refused(scale):
     with pytest.raises(LedposeError, match="deviation scale"):
         Calibration(c=1.0, images=1, residual=0.0, width=640, deviation_scale=scale)
+
+
+def test_the_shipped_models_uncertainties_hold_on_the_benchmark(tmp_path):
+    """240 rooms of the accuracy benchmark; `python -m benchmarks.accuracy` says it of all its pictures."""
+    pytest.importorskip("mujoco")
+    from benchmarks.accuracy import ALLOWED_COVERAGE, MIN_CONFIDENCE
+    from benchmarks.recordings import TEST, BenchmarkSet, provide
+
+    some = BenchmarkSet("some", 240, {**TEST.settings, "scene_frames": 1})
+    with Recording(provide(some, tmp_path)) as recording:
+        true = truth(recording)
+        said = predict(PeerEstimator(default_model_path()), recording, true.index)
+    published = said.confidence >= MIN_CONFIDENCE
+    assert published.sum() > 200
+    found = coverage(standardised_errors(said.of(published), true.of(published)))
+    for percentage, (low, high) in ALLOWED_COVERAGE.items():
+        assert ((low <= found[percentage]) & (found[percentage] <= high)).all(), (percentage, found)

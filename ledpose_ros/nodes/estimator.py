@@ -9,32 +9,34 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any, NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import (
-    PoseArray,
-    PoseWithCovariance,
-    PoseWithCovarianceStamped,
-    Transform,
-    TransformStamped,
-    Vector3,
-)
+from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
-from visualization_msgs.msg import MarkerArray
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimate, PeerEstimator, locate
-from ledpose_ros.geometry import camera_tilt, check_camera
+from ledpose_ros.floor import at_base, stand_on_floor
+from ledpose_ros.geometry import (
+    camera_tilt,
+    chained_pose,
+    check_camera,
+    quaternion_about,
+    quaternion_product,
+)
+from ledpose_ros.identification import PeerIdentifier
 from ledpose_ros.images import rgb_from_message
-from ledpose_ros.leds import stamp_ns
+from ledpose_ros.leds import LedHistory, led_states_from_message, stamp_ns
 from ledpose_ros.model_metadata import default_model_path
 from ledpose_ros.nodes.common import (
     ERROR,
@@ -44,19 +46,31 @@ from ledpose_ros.nodes.common import (
     declare_parameters,
     diagnostics_message,
     message_from_rgb,
-    pose_message,
     run_node,
     sensor_qos,
     subscribe,
 )
-from ledpose_ros.nodes.markers import peer_markers
+from ledpose_ros.nodes.peer_outputs import PeerOutputs
+from ledpose_ros.odometry import OdometryHistory
+from ledpose_ros.pairing import nanoseconds
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.refusals import Refusals
+from ledpose_ros.tracking import PeerTracker, Track
 from ledpose_ros.visualization import draw_attention, draw_peers
 
+LED_QUEUE = 100
+ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
 # Without images or results for so long, the diagnostics say why.
 SILENCE = 2.0
+
+
+class Camera(NamedTuple):
+    """How images become rays: K (3, 3), D and distortion model as in CameraInfo."""
+
+    K: np.ndarray
+    D: np.ndarray
+    distortion_model: str
 
 
 class Refusal(Exception):
@@ -125,47 +139,66 @@ class EstimatorNode(LifecycleNode):
     """Lifecycle node around a `PeerEstimator`: configured it holds the model, active it answers images.
 
     Messages and services are handled by the executor's thread, images by a worker thread that exists only
-    while the node is active.
+    while the node is active. Images are subscribed to only while somebody listens to the answers.
     """
 
     def __init__(self) -> None:
         super().__init__("estimator")
         self.problem = ""
-        self._settings = declare_parameters(self, NODE_PARAMETERS["estimator"])
-        if len(self._settings.peer_size) != 3:
-            raise LedposeError(
-                f"parameter 'peer_size' has {len(self._settings.peer_size)} numbers, "
-                "but must have 3: length, width, height"
-            )
+        self._settings = settings = declare_parameters(self, NODE_PARAMETERS["estimator"])
+        for name, meaning in (("peer_size", "length, width, height"), ("camera_position", "x, y, z")):
+            if (count := len(getattr(settings, name))) != 3:
+                raise LedposeError(f"parameter '{name}' has {count} numbers, but must have 3: {meaning}")
         self._refusals = Refusals(self.get_logger().warning)
         self._is_enabled = True
         self._estimator: PeerEstimator | None = None
-        self._tf_broadcaster: Any = None
         self._camera_info: CameraInfo | None = None
         self._images = LatestImage()
         self._worker: threading.Thread | None = None
         self._image_subscription: ImageSubscription | None = None
+        self._tf: Any = None
+
+        # What the executor's thread hears and the worker needs.
+        self._senses = threading.Lock()
+        self._odometry = OdometryHistory()
+        self._peer_names = [name for name in settings.peers if name]
+        guard, max_age = nanoseconds(settings.led_guard), nanoseconds(settings.led_max_age)
+        self._led_histories = [LedHistory(guard, max_age) for _ in self._peer_names]
+        # What the worker remembers of the images before.
+        self._identifier = PeerIdentifier(self._peer_names, self._led_histories)
+        self._tracker = PeerTracker()
+        self._knows_own_motion = False
 
         self._received = self._answered = self._superseded = 0
         self._received_before = 0
         self._diagnostics_time = self._image_time = self._answer_time = time.monotonic()
         self._peer_count = 0
         self._durations: deque[float] = deque(maxlen=300)
+        self._ages: deque[float] = deque(maxlen=300)
         self._debug_time = 0.0
 
-        self._pose_publisher = self.create_publisher(PoseWithCovarianceStamped, "peer_pose", 10)
-        self._poses_publisher = self.create_publisher(PoseArray, "peer_poses", 10)
-        self._leds_publisher = self.create_publisher(JointState, "peer_led_states", 10)
-        self._markers_publisher = self.create_publisher(MarkerArray, "markers", 10)
-        self._debug_publisher = self.create_publisher(Image, "debug_image", 1)
+        self._outputs = PeerOutputs(self, settings, self._peer_names, self._on_listeners)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         subscribe(self, CameraInfo, "camera_info", self._on_camera_info, sensor_qos(), self._refusals)
+        odometry_qos = sensor_qos(ODOMETRY_QUEUE)
+        subscribe(self, Odometry, "odometry", self._on_odometry, odometry_qos, self._refusals)
+        for name, history in zip(self._peer_names, self._led_histories, strict=True):
+            # Reliable, and of this depth: a lost change would tell against the right peer.
+            subscribe(
+                self,
+                JointState,
+                f"{name}/led_states",
+                partial(self._on_led_states, history),
+                QoSProfile(depth=LED_QUEUE),
+                self._refusals,
+                overridable=(QoSPolicyKind.DURABILITY,),
+            )
         self.create_service(SetBool, "~/enable", self._on_enable)
         # Steady time, so that diagnostics also come while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._on_timer, clock=steady)
 
-        if self._settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        if settings.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
     def close(self) -> None:
@@ -178,8 +211,14 @@ class EstimatorNode(LifecycleNode):
     def on_configure(self, _state: LifecycleState) -> None:
         settings = self._settings
         if settings.publish_tf:
-            self._tf_broadcaster = self._make_tf_broadcaster()
-        self._estimator = PeerEstimator(settings.model or default_model_path(), settings.threads)
+            self._outputs.tf_broadcaster = _tf2("publish_tf", "false").TransformBroadcaster(self)
+        if settings.base_frame:
+            tf2_ros = _tf2("base_frame", "an empty string")
+            self._tf = tf2_ros.Buffer()
+            self._tf.listener = tf2_ros.TransformListener(self._tf, self)
+        self._estimator = PeerEstimator(
+            settings.model or default_model_path(), settings.threads, settings.providers, settings.spinning
+        )
         calibration = self._estimator.metadata.calibration
         self.get_logger().info(
             f"model {self._estimator.path}: LEDs {', '.join(self._estimator.metadata.led_names)}; "
@@ -188,13 +227,10 @@ class EstimatorNode(LifecycleNode):
 
     @_transition
     def on_activate(self, _state: LifecycleState) -> None:
-        image_type = CompressedImage if self._settings.image_transport == "compressed" else Image
         self._images = LatestImage()
         self._worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
         self._worker.start()
-        self._image_subscription = ImageSubscription(
-            self, image_type, "image", self._on_image, self._refusals
-        )
+        self._meet_demand()
 
     @_transition
     def on_deactivate(self, _state: LifecycleState) -> None:
@@ -202,13 +238,12 @@ class EstimatorNode(LifecycleNode):
 
     @_transition
     def on_cleanup(self, _state: LifecycleState) -> None:
-        self._estimator = None
-        self._tf_broadcaster = None
+        self._release()
 
     @_transition
     def on_shutdown(self, _state: LifecycleState) -> None:
         self._stop()
-        self._estimator = None
+        self._release()
 
     @property
     def _state(self) -> str:
@@ -219,23 +254,35 @@ class EstimatorNode(LifecycleNode):
 
     def _stop(self) -> None:
         """End what on_activate began."""
-        if self._image_subscription is not None:
-            self._image_subscription.destroy()
-            self._image_subscription = None
         self._images.close()
         if self._worker is not None:
             self._worker.join()
             self._worker = None
+        self._meet_demand()
 
-    def _make_tf_broadcaster(self) -> Any:
-        try:
-            from tf2_ros import TransformBroadcaster
-        except ImportError as error:
-            raise LedposeError(
-                f"publish_tf needs the Python package tf2_ros, which cannot be imported ({error}): "
-                "install it from the ROS distribution or set publish_tf to false"
-            ) from error
-        return TransformBroadcaster(self)
+    def _release(self) -> None:
+        """Let go of what on_configure made."""
+        self._estimator = self._tf = self._outputs.tf_broadcaster = None
+
+    # --- who listens ----------------------------------------------------------------------------------------
+
+    def _on_listeners(self) -> None:
+        # Later, not here: a subscription should not come or go in the middle of an event.
+        if self.executor is not None:
+            self.executor.create_task(self._meet_demand)
+
+    def _meet_demand(self) -> None:
+        """Subscribe to images only while the node is active and somebody listens to its answers."""
+        is_demanded = self._worker is not None and self._outputs.are_heard
+        if is_demanded and self._image_subscription is None:
+            image_type = CompressedImage if self._settings.image_transport == "compressed" else Image
+            self._image_time = self._answer_time = time.monotonic()
+            self._image_subscription = ImageSubscription(
+                self, image_type, "image", self._on_image, self._refusals
+            )
+        elif not is_demanded and self._image_subscription is not None:
+            self._image_subscription.destroy()
+            self._image_subscription = None
 
     # --- messages -------------------------------------------------------------------------------------------
 
@@ -247,6 +294,26 @@ class EstimatorNode(LifecycleNode):
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
+
+    def _on_odometry(self, message: Odometry) -> None:
+        position, turn = message.pose.pose.position, message.pose.pose.orientation
+        pose = np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
+        with self._senses:
+            is_pose = self._odometry.add(stamp_ns(message.header.stamp), pose)
+        if not is_pose:
+            self._refusals.count("malformed odometry", f"an odometry message holds no pose: {pose.tolist()}")
+
+    def _on_led_states(self, history: LedHistory, message: JointState) -> None:
+        if self._estimator is None:
+            return
+        names = self._estimator.metadata.led_names
+        try:
+            states = led_states_from_message(names, message.name, message.position)
+        except LedposeError as error:
+            self._refusals.count("malformed LED message", str(error))
+            return
+        with self._senses:
+            history.add(stamp_ns(message.header.stamp), states, self.get_clock().now().nanoseconds)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._is_enabled = request.data
@@ -274,28 +341,31 @@ class EstimatorNode(LifecycleNode):
     def _answer(self, message: Image | CompressedImage) -> None:
         """Estimate and publish the peers of one image."""
         assert self._estimator is not None
-        settings, metadata = self._settings, self._estimator.metadata
-        self._check_age(message.header)
+        settings, metadata, header = self._settings, self._estimator.metadata, message.header
+        self._check_age(header)
         rgb = rgb_from_message(message)
         camera = self._camera_of(rgb)
+        mount = self._mount(header.frame_id)
 
         start = time.perf_counter()
         detections = self._estimator.detect(rgb)
-        tilt = camera_tilt(settings.camera_pitch, settings.camera_roll)
-        width, confidence = rgb.shape[1], settings.min_confidence
-        peers = locate(detections, metadata.calibration, *camera, width, confidence, tilt)
+        peers = locate(
+            detections, metadata.calibration, *camera, rgb.shape[1], settings.min_confidence, mount[3:]
+        )
+        if settings.peers_on_floor:
+            peers = [stand_on_floor(peer, mount, settings.peer_height) for peer in peers]
         duration = time.perf_counter() - start
         self._durations.append(duration)
 
-        self._publish_leds(message.header, peers)
-        self._publish_debug_image(message.header, rgb, detections, peers, camera, duration)
+        self._outputs.say_leds(header, metadata.led_names, peers)
+        self._publish_debug_image(header, rgb, detections, peers, camera, duration)
         if metadata.calibration is None:
             raise Refusal(
                 "model not calibrated",
                 f"the model {self._estimator.path} is not calibrated, so positions cannot be told: "
                 "run `ledpose calibrate` with a picture at a known distance",
             )
-        self._publish_poses(message.header, peers)
+        self._publish_poses(header, peers, mount)
         self._peer_count = len(peers)
         self._answered += 1
         self._answer_time = time.monotonic()
@@ -303,6 +373,7 @@ class EstimatorNode(LifecycleNode):
     def _check_age(self, header: Header) -> None:
         age = (self.get_clock().now().nanoseconds - stamp_ns(header.stamp)) / 1e9
         limit = self._settings.max_image_age
+        self._ages.append(age)
         if 0 < limit < age:
             raise Refusal(
                 "image too old",
@@ -310,15 +381,18 @@ class EstimatorNode(LifecycleNode):
                 "check the clocks, or use_sim_time if it comes from a simulator or a bag",
             )
 
-    def _camera_of(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-        """K, D and distortion model for an image, from the newest camera_info."""
+    def _camera_of(self, rgb: np.ndarray) -> Camera:
+        """The camera of an image, from the newest camera_info."""
         info = self._camera_info
         if info is None:
             raise Refusal(
                 "no camera_info", f"no camera_info has arrived on {self.resolve_topic_name('camera_info')}"
             )
         try:
-            camera = check_camera(info.k, info.d, info.distortion_model)
+            if self._settings.image_is_rectified:
+                camera = check_camera(np.reshape(info.p, (3, 4))[:, :3], np.zeros(0), "plumb_bob")
+            else:
+                camera = check_camera(info.k, info.d, info.distortion_model)
         except LedposeError as error:
             raise Refusal("unusable camera_info", str(error)) from error
         height, width = rgb.shape[:2]
@@ -328,35 +402,58 @@ class EstimatorNode(LifecycleNode):
                 f"camera_info is for {info.width}x{info.height}, but the image is {width}x{height}: "
                 "publish the camera_info of this resolution",
             )
-        return camera
+        return Camera(*camera)
 
-    def _publish_leds(self, header: Header, peers: list[PeerEstimate]) -> None:
-        assert self._estimator is not None
-        message = JointState(header=header)
-        if peers:
-            message.name = list(self._estimator.metadata.led_names)
-            message.position = [float(probability) for probability in peers[0].led_probability]
-        self._leds_publisher.publish(message)
+    def _mount(self, camera_frame: str) -> np.ndarray:
+        """Pose (7,) of the optical frame in the own robot's base frame, which is level and on the floor."""
+        settings = self._settings
+        if not settings.base_frame:
+            tilt = camera_tilt(settings.camera_pitch, settings.camera_roll)
+            turn = quaternion_product(quaternion_about(2, settings.camera_yaw), tilt)
+            return np.concatenate([settings.camera_position, turn])
+        try:
+            found = self._tf.lookup_transform(settings.base_frame, camera_frame, Time()).transform
+        except Exception as error:  # tf2 has many, with no common base
+            raise Refusal(
+                "no transform", f"TF does not tell where {camera_frame} is in {settings.base_frame}: {error}"
+            ) from error
+        position, turn = found.translation, found.rotation
+        return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
 
-    def _publish_poses(self, header: Header, peers: list[PeerEstimate]) -> None:
+    def _publish_poses(self, header: Header, peers: list[PeerEstimate], mount: np.ndarray) -> None:
         assert self._estimator is not None
-        poses = [pose_message(peer.pose) for peer in peers if peer.pose is not None]
-        self._poses_publisher.publish(PoseArray(header=header, poses=poses))
-        directions, size = self._estimator.metadata.led_directions, self._settings.peer_size
-        self._markers_publisher.publish(peer_markers(header, peers, directions, size))
-        if not poses:
-            return
-        assert peers[0].covariance is not None
-        best = PoseWithCovariance(pose=poses[0], covariance=peers[0].covariance.ravel())
-        self._pose_publisher.publish(PoseWithCovarianceStamped(header=header, pose=best))
-        if self._tf_broadcaster is not None:
-            position = poses[0].position
-            transform = Transform(
-                translation=Vector3(x=position.x, y=position.y, z=position.z), rotation=poses[0].orientation
-            )
-            self._tf_broadcaster.sendTransform(
-                TransformStamped(header=header, child_frame_id=self._settings.peer_frame, transform=transform)
-            )
+        bases = [at_base(peer, mount, self._settings.peer_height) for peer in peers]
+        camera = self._camera_pose(stamp_ns(header.stamp), mount)
+        tracks = self._tracker.update(stamp_ns(header.stamp), bases, camera)
+        self._outputs.say_poses(header, bases, tracks, camera)
+        names = self._identify(header, bases, tracks) if self._peer_names else [""] * len(peers)
+        directions = self._estimator.metadata.led_directions
+        self._outputs.say_markers(header, peers, tracks, names, directions)
+
+    def _camera_pose(self, image_stamp_ns: int, mount: np.ndarray) -> np.ndarray:
+        """Pose (7,) of the optical frame for the tracker: among standing things if odometry tells it."""
+        with self._senses:
+            base = self._odometry.pose_at(image_stamp_ns)
+        if (base is not None) != self._knows_own_motion:
+            # Places in one frame mean nothing in the other.
+            self._knows_own_motion = base is not None
+            self._tracker = PeerTracker()
+            self._identifier = PeerIdentifier(self._peer_names, self._led_histories)
+        return mount if base is None else chained_pose(base, mount)
+
+    def _identify(
+        self, header: Header, peers: Sequence[PeerEstimate], tracks: Sequence[Track]
+    ) -> Sequence[str]:
+        """Publish who the peers are; their names, empty where that is not sure."""
+        ids = [track.id for track in tracks]
+        shown = np.array([peer.led_probability for peer in peers])
+        for ended in self._tracker.ended_ids:
+            self._identifier.forget(ended)
+        with self._senses:
+            self._identifier.see(stamp_ns(header.stamp), ids, shown)
+        posterior = self._identifier.posterior(ids)
+        self._outputs.say_identities(header, peers, tracks, posterior)
+        return self._outputs.names_of(posterior)
 
     def _publish_debug_image(
         self,
@@ -364,23 +461,24 @@ class EstimatorNode(LifecycleNode):
         rgb: np.ndarray,
         detections: Detections,
         peers: list[PeerEstimate],
-        camera: tuple[np.ndarray, np.ndarray, str],
+        camera: Camera,
         duration: float,
     ) -> None:
         now = time.monotonic()
         is_due = now - self._debug_time >= 1 / self._settings.debug_image_rate
-        if not is_due or self._debug_publisher.get_subscription_count() == 0:
+        if not is_due or self._outputs.debug_image.get_subscription_count() == 0:
             return
         assert self._estimator is not None
         self._debug_time = now
         directions, size = self._estimator.metadata.led_directions, self._settings.peer_size
         tinted = draw_attention(rgb, detections.attention)
         drawn = draw_peers(tinted, peers, directions, *camera, size, note=f"{1000 * duration:.0f} ms")
-        self._debug_publisher.publish(message_from_rgb(drawn, header))
+        self._outputs.debug_image.publish(message_from_rgb(drawn, header))
 
     # --- diagnostics ----------------------------------------------------------------------------------------
 
-    def _publish_diagnostics(self) -> None:
+    def _on_timer(self) -> None:
+        self._meet_demand()  # for distributions of ROS that do not tell when listeners come
         level, summary = self._summary()
         now = time.monotonic()
         rate = (self._received - self._received_before) / (now - self._diagnostics_time)
@@ -393,13 +491,16 @@ class EstimatorNode(LifecycleNode):
             "dropped for a newer image": self._superseded,
         }
         values |= {f"refused: {reason}": count for reason, count in self._refusals.counts.items()}
-        durations = list(self._durations)
-        if durations:
+        if ages := list(self._ages):
+            values["image age p50 [ms]"] = f"{1000 * np.median(ages):.1f}"
+        if durations := list(self._durations):
             half, most = 1000 * np.percentile(durations, [50, 95])
             values |= {"inference p50 [ms]": f"{half:.1f}", "inference p95 [ms]": f"{most:.1f}"}
+        values["own motion"] = "from odometry" if self._knows_own_motion else "not known"
         if self._estimator is not None:
             calibration = self._estimator.metadata.calibration
             values["model"] = self._estimator.path.name
+            values["model SHA-256"] = self._estimator.digest
             values["calibration"] = (
                 "none: positions are refused"
                 if calibration is None
@@ -415,6 +516,8 @@ class EstimatorNode(LifecycleNode):
             return WARN, f"the node is {self._state}: configure and activate it"
         if not self._is_enabled:
             return WARN, "disabled by the enable service"
+        if self._image_subscription is None:
+            return OK, "nobody listens, so no images are looked at"
         now = time.monotonic()
         if now - self._image_time > SILENCE:
             topic = self.resolve_topic_name("image")
@@ -424,6 +527,18 @@ class EstimatorNode(LifecycleNode):
             sentences = list(self._refusals.sentences.values())
             return WARN, sentences[-1] if sentences else "no image has been answered yet"
         return OK, f"{self._peer_count} peers in the last image"
+
+
+def _tf2(parameter: str, without: str) -> Any:
+    """The package tf2_ros, which only some parameters need."""
+    try:
+        import tf2_ros
+    except ImportError as error:
+        raise LedposeError(
+            f"{parameter} needs the Python package tf2_ros, which cannot be imported ({error}): "
+            f"install it from the ROS distribution or set {parameter} to {without}"
+        ) from error
+    return tf2_ros
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Peers as RViz markers: a box with its heading, LEDs as dots, the distance as text."""
+"""Peers as RViz markers: box, heading, LEDs as dots, uncertainty as an ellipsoid, who it is and how far."""
 
 from collections.abc import Sequence
 
@@ -10,28 +10,36 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ledpose_ros.estimator import PeerEstimate
-from ledpose_ros.geometry import rotation_matrix
+from ledpose_ros.geometry import quaternion_from_matrix, rotation_matrix
 from ledpose_ros.nodes.common import pose_message
 from ledpose_ros.visualization import led_positions, probability_colour
 
 # Markers vanish when the estimator does.
 LIFETIME = Duration(sec=1)
+ELLIPSOID_DEVIATIONS = 2.0
 
 
 def peer_markers(
-    header: Header, peers: Sequence[PeerEstimate], led_directions: Sequence[float], peer_size: Sequence[float]
+    header: Header,
+    peers: Sequence[PeerEstimate],
+    ids: Sequence[int],
+    names: Sequence[str],
+    led_directions: Sequence[float],
+    peer_size: Sequence[float],
 ) -> MarkerArray:
-    """Markers of all peers with a pose; the first one deletes those of the image before."""
+    """Markers of all peers, which must have poses; the first one deletes those of the image before.
+
+    Each peer has the id of its markers, and a name that is empty if it is not known.
+    """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     length, width, height = peer_size
     leds = [Point(x=x, y=y, z=z) for x, y, z in led_positions(led_directions, peer_size).tolist()]
-    for number, peer in enumerate(peers):
-        if peer.pose is None:
-            continue
+    for peer, peer_id, name in zip(peers, ids, names, strict=True):
+        assert peer.pose is not None and peer.covariance is not None
         pose = pose_message(peer.pose)
 
-        def marker(namespace: str, kind: int, number: int = number, pose: object = pose) -> Marker:
-            return Marker(header=header, ns=namespace, id=number, type=kind, pose=pose, lifetime=LIFETIME)
+        def marker(namespace: str, kind: int, peer_id: int = peer_id, pose: object = pose) -> Marker:
+            return Marker(header=header, ns=namespace, id=peer_id, type=kind, pose=pose, lifetime=LIFETIME)
 
         box = marker("box", Marker.CUBE)
         box.scale = Vector3(x=length, y=width, z=height)
@@ -47,14 +55,28 @@ def peer_markers(
         dots.points = leds
         dots.colors = [_colour(probability) for probability in peer.led_probability]
 
+        semi_axes, turn = ellipsoid(peer.covariance[:3, :3])
+        spread = marker("uncertainty", Marker.SPHERE)
+        spread.pose = pose_message(np.concatenate([peer.pose[:3], turn]))
+        spread.scale = Vector3(**dict(zip("xyz", (2 * semi_axes).tolist(), strict=True)))
+        spread.color = ColorRGBA(r=1.0, g=0.8, b=0.2, a=0.3)
+
         text = marker("text", Marker.TEXT_VIEW_FACING)
         text.pose = pose_message(np.concatenate([_above(peer.pose, height), peer.pose[3:]]))
-        text.text = f"{peer.distance:.2f} m"
+        text.text = f"{name or peer_id}: {peer.distance:.2f} m"
         text.scale = Vector3(z=0.12)
         text.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 
-        markers += [box, heading, dots, text]
+        markers += [box, heading, dots, spread, text]
     return MarkerArray(markers=markers)
+
+
+def ellipsoid(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Semi-axes (3,) [m] and quaternion of the ellipsoid of ELLIPSOID_DEVIATIONS of a covariance (3, 3)."""
+    variances, axes = np.linalg.eigh(covariance)
+    if np.linalg.det(axes) < 0:
+        axes[:, 0] *= -1
+    return ELLIPSOID_DEVIATIONS * np.sqrt(np.maximum(variances, 0)), quaternion_from_matrix(axes)
 
 
 def _above(pose: np.ndarray, height: float) -> np.ndarray:
