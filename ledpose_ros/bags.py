@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading bags (rosbag2, SQLite or MCAP) without ROS: which topics there are, and their messages in order."""
+"""Bags without ROS: reading rosbag2 (SQLite or MCAP), writing MCAP."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_typestore
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import Camera
 
+SECOND = 1_000_000_000
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 LED_TYPES = ("sensor_msgs/msg/JointState",)
 
@@ -120,3 +126,94 @@ class Bag:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class BagWriter:
+    """A new MCAP bag: a single file if the path ends in .mcap, else a folder.
+
+    A context manager; the bag is there when it ends without an exception. Raises `LedposeError` if the path
+    exists or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._store = get_typestore(Stores.LATEST)
+        self._connections: dict[str, Connection] = {}
+        self._aside: TemporaryDirectory[str] | None = None
+        folder = path
+        if path.exists():
+            raise LedposeError(f"{path} exists already: remove it, or give another name")
+        try:
+            if path.suffix == ".mcap":
+                self._aside = TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}_")
+                folder = Path(self._aside.name, path.stem)
+            self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+            self._writer.open()
+        except (OSError, WriterError) as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> LedposeError:
+        return LedposeError(f"cannot write the bag {self.path}: {error}")
+
+    def new(self, type_name: str, *fields: Any, **named: Any) -> Any:
+        """A message or a part of one, of a type like `sensor_msgs/msg/Image`."""
+        return self._store.types[type_name](*fields, **named)
+
+    def header(self, stamp_ns: int, frame: str) -> Any:
+        """A std_msgs/Header."""
+        time = self.new("builtin_interfaces/msg/Time", *divmod(stamp_ns, SECOND))
+        return self.new("std_msgs/msg/Header", time, frame)
+
+    def pose(self, pose: np.ndarray) -> Any:
+        """A geometry_msgs/Pose of x y z qx qy qz qw."""
+        numbers = pose.tolist()
+        return self.new(
+            "geometry_msgs/msg/Pose",
+            self.new("geometry_msgs/msg/Point", *numbers[:3]),
+            self.new("geometry_msgs/msg/Quaternion", *numbers[3:]),
+        )
+
+    def camera_info(self, header: Any, camera: Camera, width: int, height: int) -> Any:
+        """A sensor_msgs/CameraInfo."""
+        return self.new(
+            "sensor_msgs/msg/CameraInfo",
+            header=header,
+            height=height,
+            width=width,
+            distortion_model=camera.distortion_model,
+            d=np.asarray(camera.D, np.float64),
+            k=np.asarray(camera.K, np.float64).ravel(),
+            r=np.eye(3).ravel(),
+            p=np.column_stack([camera.K, np.zeros(3)]).ravel(),
+            binning_x=0,
+            binning_y=0,
+            roi=self.new("sensor_msgs/msg/RegionOfInterest", 0, 0, 0, 0, False),
+        )
+
+    def write(self, topic: str, type_name: str, message: Any, receive_stamp_ns: int) -> None:
+        """Append a message."""
+        try:
+            if topic not in self._connections:
+                name = f"/{topic.lstrip('/')}"
+                self._connections[topic] = self._writer.add_connection(name, type_name, typestore=self._store)
+            data = self._store.serialize_cdr(message, type_name)
+            self._writer.write(self._connections[topic], receive_stamp_ns, data)
+        except (OSError, WriterError) as error:
+            raise self._failed(error) from error
+
+    def __enter__(self) -> BagWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._writer.close()
+            if self._aside is not None and error is None:
+                (storage,) = Path(self._aside.name, self.path.stem).glob("*.mcap")
+                storage.replace(self.path)
+        except (OSError, WriterError) as failure:
+            raise self._failed(failure) from failure
+        finally:
+            if self._aside is not None:
+                self._aside.cleanup()

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
-from ledpose_ros.geometry import depth_per_range, farther_along_floor, pixel_rays, project
+from ledpose_ros.geometry import Camera, depth_per_range, farther_along_floor, pixel_rays, project
 from ledpose_ros.model_metadata import Calibration
 
 MIN_CONFIDENCE = 0.5
@@ -44,14 +43,6 @@ SIDE_VIEW = 0.5
 
 SIDE_VIEWS = 3
 """Such pictures that are needed: a single one is as likely to be off as the network is."""
-
-
-class Camera(NamedTuple):
-    """Matrix K (3, 3), distortion coefficients D and distortion model, as in `sensor_msgs/CameraInfo`."""
-
-    K: NDArray[np.float64]
-    D: NDArray[np.float64]
-    distortion_model: str
 
 
 @dataclass(frozen=True)
@@ -121,12 +112,6 @@ class _Sighting:
             near_side = project(farther_along_floor(self.point[None], -recess), *camera)[0]
             reference = np.where(np.isnan(reference), np.nan, near_side)
         return (reference - self.uv) / self.side
-
-
-def pinhole_camera(focal_length: float, width: int, height: int) -> Camera:
-    """An ideal camera with square pixels and a centred principal point; lengths in px."""
-    K = np.array([[focal_length, 0, (width - 1) / 2], [0, focal_length, (height - 1) / 2], [0, 0, 1]])
-    return Camera(K, np.zeros(5), "plumb_bob")
 
 
 def calibrate(

@@ -33,6 +33,7 @@ COMMANDS = (
     "calibrate",
     "export",
     "evaluate",
+    "estimate",
     "sync",
 )
 NODES = ("recorder", "estimator", "simulator")

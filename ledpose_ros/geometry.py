@@ -17,7 +17,7 @@ Quantities
 Quaternions are x y z w, float64. Everything is vectorised over the first axis N.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -103,7 +103,21 @@ def chained_pose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
 # --- camera -------------------------------------------------------------------------------------------------
 
 
-def check_camera(K: np.ndarray, D: np.ndarray, distortion_model: str) -> tuple[np.ndarray, np.ndarray, str]:
+class Camera(NamedTuple):
+    """Matrix K (3, 3), distortion coefficients D and distortion model, as in `sensor_msgs/CameraInfo`."""
+
+    K: np.ndarray
+    D: np.ndarray
+    distortion_model: str
+
+
+def pinhole_camera(focal_length: float, width: int, height: int) -> Camera:
+    """An ideal camera with square pixels and a centred principal point; lengths in px."""
+    K = np.array([[focal_length, 0, (width - 1) / 2], [0, focal_length, (height - 1) / 2], [0, 0, 1]])
+    return Camera(K, np.zeros(5), "plumb_bob")
+
+
+def check_camera(K: np.ndarray, D: np.ndarray, distortion_model: str) -> Camera:
     """`K` (3, 3), `D` and the model's name, checked and as float64.
 
     Without distortion coefficients an empty model name means a pinhole camera, as drivers often publish it.
@@ -129,7 +143,7 @@ def check_camera(K: np.ndarray, D: np.ndarray, distortion_model: str) -> tuple[n
             f"the distortion model '{distortion_model}' needs {wanted} finite coefficients, "
             f"but D is {D.tolist()}; calibrate the camera again"
         )
-    return K.reshape(3, 3), D, distortion_model
+    return Camera(K.reshape(3, 3), D, distortion_model)
 
 
 def pixel_rays(uv: np.ndarray, K: np.ndarray, D: np.ndarray, distortion_model: str) -> np.ndarray:

@@ -180,4 +180,4 @@ def test_an_exported_recording_is_imported_again(tmp_path, capsys):
             assert np.array_equal(value, getattr(second.info, name)), name
     capsys.readouterr()
     assert main(words) == 2
-    assert "cannot write the bag" in capsys.readouterr().err
+    assert "again exists already" in capsys.readouterr().err

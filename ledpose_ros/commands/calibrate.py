@@ -26,8 +26,9 @@ import numpy as np
 from ledpose_ros.errors import LedposeError
 
 if TYPE_CHECKING:
-    from ledpose_ros.calibration import Camera, Picture
+    from ledpose_ros.calibration import Picture
     from ledpose_ros.estimator import PeerEstimator
+    from ledpose_ros.geometry import Camera
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,7 +168,8 @@ def _learn_uncertainties(estimator: PeerEstimator, path: Path) -> None:
 
 def _photographed(args: argparse.Namespace) -> tuple[Iterable[Picture], int, Camera | None]:
     """The pictures of the --image files, how many, and the camera they were taken with."""
-    from ledpose_ros.calibration import Picture, pinhole_camera
+    from ledpose_ros.calibration import Picture
+    from ledpose_ros.geometry import pinhole_camera
     from ledpose_ros.images import read_image
 
     images = [read_image(path) for path in args.image]
@@ -180,7 +182,8 @@ def _photographed(args: argparse.Namespace) -> tuple[Iterable[Picture], int, Cam
 
 def _recorded(args: argparse.Namespace, files: ExitStack) -> tuple[Iterable[Picture], int, Camera]:
     """The pictures of all recordings, how many, and their camera."""
-    from ledpose_ros.calibration import Camera, Picture
+    from ledpose_ros.calibration import Picture
+    from ledpose_ros.geometry import Camera
     from ledpose_ros.recording import Recording
 
     recordings = [files.enter_context(Recording(path)) for path in args.recording]

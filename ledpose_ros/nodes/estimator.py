@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -28,6 +28,7 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimate, PeerEstimator, locate
 from ledpose_ros.floor import at_base, stand_on_floor
 from ledpose_ros.geometry import (
+    Camera,
     camera_tilt,
     chained_pose,
     check_camera,
@@ -63,14 +64,6 @@ ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
 # Without images or results for so long, the diagnostics say why.
 SILENCE = 2.0
-
-
-class Camera(NamedTuple):
-    """How images become rays: K (3, 3), D and distortion model as in CameraInfo."""
-
-    K: np.ndarray
-    D: np.ndarray
-    distortion_model: str
 
 
 class Refusal(Exception):
@@ -402,7 +395,7 @@ class EstimatorNode(LifecycleNode):
                 f"camera_info is for {info.width}x{info.height}, but the image is {width}x{height}: "
                 "publish the camera_info of this resolution",
             )
-        return Camera(*camera)
+        return camera
 
     def _mount(self, camera_frame: str) -> np.ndarray:
         """Pose (7,) of the optical frame in the own robot's base frame, which is level and on the floor."""

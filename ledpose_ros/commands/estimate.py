@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find the peers in a video, pictures, a bag or a recording; no ROS needed.
+
+What is written depends on the name of OUT: a table (.csv, a row a peer), the pictures with the estimates
+drawn on them (.mp4), or a bag for RViz and Foxglove (.mcap). Recordings and bags tell their camera; for
+videos and pictures it is that of the model's calibration, unless --camera-info or --focal-length says
+otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.parameters import default_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `ledpose estimate`."""
+    parser.add_argument(
+        "input", nargs="+", type=Path, metavar="INPUT", help="recording, bag, video, folder, or picture files"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="OUT",
+        help=".csv, .mp4 or .mcap; repeatable",
+    )
+    parser.add_argument("--model", type=Path, metavar="MODEL", help="ONNX model (the shipped one)")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=default_of("estimator", "min_confidence"),
+        metavar="P",
+        help="of the peers (%(default)s)",
+    )
+    parser.add_argument("--camera-info", type=Path, metavar="YAML", help="file of ROS's camera_calibration")
+    parser.add_argument("--focal-length", type=float, metavar="PX", help="of the camera, in pixels")
+    for name, meaning in (("pitch", "positive looks down"), ("roll", "positive lowers the right side")):
+        parser.add_argument(
+            f"--camera-{name}", type=float, default=0.0, metavar="RAD", help=f"tilt; {meaning} (0)"
+        )
+    parser.add_argument("--image-topic", metavar="T", help="of a bag, if it has several")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the network (1)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Estimate, write, and say what was found."""
+    from tqdm import tqdm
+
+    from ledpose_ros.estimator import PeerEstimator
+    from ledpose_ros.frames import camera_for, open_source, read_camera
+    from ledpose_ros.geometry import camera_tilt
+    from ledpose_ros.model_metadata import default_model_path
+    from ledpose_ros.offline import Estimates, open_sinks
+    from ledpose_ros.refusals import Refusals
+    from ledpose_ros.tracking import PeerTracker
+
+    estimator = PeerEstimator(args.model or default_model_path(), args.threads)
+    calibration = estimator.metadata.calibration
+    if calibration is None:
+        raise LedposeError(
+            f"{estimator.path} is not calibrated, so it has no positions: run `ledpose calibrate` on it"
+        )
+    if args.focal_length is not None and not args.focal_length > 0:
+        raise LedposeError(f"the focal length is {args.focal_length:g} px, but must be above 0")
+    given = read_camera(args.camera_info) if args.camera_info else None
+    tilt = camera_tilt(args.camera_pitch, args.camera_roll)
+    source = open_source(args.input, args.image_topic)
+    size = cast(list[float], default_of("estimator", "peer_size"))
+    standing = np.concatenate([np.zeros(3), tilt])
+    tracker, refusals, pictures, with_peers = PeerTracker(), Refusals(tqdm.write), 0, 0
+    with open_sinks(args.output, source.rate, estimator.metadata, size) as sinks:
+        progress = tqdm(source.frames, total=source.count or None, unit="image", disable=None)
+        for frame in progress:
+            try:
+                rgb = frame.decode()
+            except LedposeError as error:
+                refusals.count("unreadable", f"{frame.name} is left out: {error}")
+                continue
+            height, width, _ = rgb.shape
+            camera = camera_for(frame, (width, height), given, args.focal_length, calibration)
+            peers = estimator.estimate(rgb, *camera, args.min_confidence, tilt)
+            tracks = tracker.update(frame.stamp_ns, peers, standing)
+            for sink in sinks:
+                sink.add(Estimates(frame, rgb, camera, peers, [track.id for track in tracks]))
+            pictures += 1
+            with_peers += bool(peers)
+    left_out = refusals.counts.total()
+    if not pictures:
+        raise LedposeError(f"none of the {left_out} pictures in {args.input[0]} could be used")
+    print(
+        f"Found peers in {with_peers} of {pictures} pictures, {left_out} more could not be read; "
+        f"wrote {', '.join(map(str, args.output))}."
+    )

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures one after the other, with stamp and camera, from recordings, bags, videos and picture files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import Camera, check_camera, pinhole_camera
+from ledpose_ros.images import read_image, rgb_from_message
+from ledpose_ros.leds import stamp_ns
+from ledpose_ros.model_metadata import Calibration
+
+RECORDING_SUFFIXES = (".h5", ".hdf5", ".part")
+BAG_SUFFIXES = (".mcap", ".db3")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+PICTURE_RATE = 10.0
+"""Pictures a second that files are taken for, which have no stamps [Hz]."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture; `camera` is None if the source does not tell it."""
+
+    name: str
+    stamp_ns: int
+    decode: Callable[[], np.ndarray]
+    """Gives it as uint8 (H, W, 3) RGB; LedposeError if it is damaged."""
+    camera: Camera | None = None
+    frame_id: str = "camera"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from: about how many, how many a second, and themselves."""
+
+    count: int
+    rate: float
+    frames: Iterator[Frame]
+
+
+def open_source(paths: Sequence[Path], image_topic: str | None = None) -> Source:
+    """A recording, a bag, a video, a folder of pictures, or picture files.
+
+    Raises `LedposeError` for what is missing or unreadable, here or where the frames are taken.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise LedposeError(f"there is no {missing[0]}: check its name")
+    path, suffix = paths[0], paths[0].suffix.lower()
+    is_bag = suffix in BAG_SUFFIXES or (path.is_dir() and (path / "metadata.yaml").is_file())
+    if len(paths) > 1 or suffix in PICTURE_SUFFIXES:
+        return _pictures(paths)
+    if is_bag:
+        return _bag(path, image_topic)
+    if path.is_dir():
+        return _pictures(sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES))
+    if suffix in RECORDING_SUFFIXES:
+        return _recording(path)
+    if suffix in VIDEO_SUFFIXES:
+        return _video(path)
+    known = (*RECORDING_SUFFIXES, *BAG_SUFFIXES, *VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
+    raise LedposeError(f"{path} is of an unknown kind: give a file that ends in one of {', '.join(known)}")
+
+
+def read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:
+    """Camera and image size (width, height) of a calibration file of ROS's camera_calibration (YAML)."""
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        K, D = told["camera_matrix"]["data"], told["distortion_coefficients"]["data"]
+        size = int(told["image_width"]), int(told["image_height"])
+        return check_camera(np.array(K, float), np.array(D, float), str(told["distortion_model"])), size
+    except OSError as error:
+        raise LedposeError(f"cannot read the calibration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise LedposeError(
+            f"{path} is no camera calibration as ROS's camera_calibration writes it "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def camera_for(
+    frame: Frame,
+    size: tuple[int, int],
+    given: tuple[Camera, tuple[int, int]] | None,
+    focal_length: float | None,
+    calibration: Calibration,
+) -> Camera:
+    """The camera of a picture of this size (width, height): as the user has given it, or its source tells it.
+
+    Else one like that of the model's calibration. Raises `LedposeError` if nothing is known, or `given` is of
+    another size.
+    """
+    if given is not None:
+        if given[1] != size:
+            raise LedposeError(
+                "the camera calibration is for {}x{}, but pictures are {}x{}: ".format(*given[1], *size)
+                + "calibrate the camera at the size it records"
+            )
+        return given[0]
+    if focal_length is None and frame.camera is not None:
+        return frame.camera
+    if focal_length is None and calibration.focal_length is not None:
+        focal_length = calibration.focal_length * size[0] / calibration.width
+    if focal_length is None:
+        raise LedposeError(
+            "pictures do not tell their camera, and the model does not know any: give --camera-info or "
+            "--focal-length"
+        )
+    return pinhole_camera(focal_length, *size)
+
+
+def _recording(path: Path) -> Source:
+    from ledpose_ros.recording import Recording
+
+    recording = Recording(path)
+    info, stamps = recording.info, recording.image_stamps_ns
+
+    def frames() -> Iterator[Frame]:
+        with recording:
+            camera = Camera(info.K, info.D, info.distortion_model)
+            for index, stamp in enumerate(stamps):
+                decode = partial(recording.image, index)
+                yield Frame(f"sample {index}", int(stamp), decode, camera, info.camera_frame)
+
+    return Source(len(recording), _rate(stamps), frames())
+
+
+def _bag(path: Path, image_topic: str | None) -> Source:
+    from ledpose_ros.bags import IMAGE_TYPES, Bag
+
+    bag = Bag(path)
+    topic = bag.choose_topic(IMAGE_TYPES, image_topic, "--image-topic")
+    infos = bag.topics(("sensor_msgs/msg/CameraInfo",))
+    # That of the same camera lies beside the images; image/compressed is one level deeper.
+    beside = [info for info in infos if topic.startswith(f"{info.rpartition('/')[0]}/")]
+    info_topic = max(beside, key=len) if beside else None
+
+    def frames() -> Iterator[Frame]:
+        camera = None
+        with bag:
+            if info_topic is not None:
+                camera = _camera_of(next(bag.messages(info_topic)).decode())
+            for entry in bag.messages(topic, *([info_topic] if info_topic else [])):
+                message = entry.decode()
+                if entry.topic == info_topic:
+                    camera = _camera_of(message)
+                else:
+                    stamp, frame_id = stamp_ns(message.header.stamp), message.header.frame_id
+                    decode = partial(rgb_from_message, message)
+                    yield Frame(f"image at {stamp}", stamp, decode, camera, frame_id)
+
+    first = [entry.receive_stamp_ns for _, entry in zip(range(20), bag.messages(topic), strict=False)]
+    return Source(bag.count(topic), _rate(np.array(first)), frames())
+
+
+def _camera_of(message: object) -> Camera:
+    return check_camera(message.k, message.d, message.distortion_model)  # type: ignore[attr-defined]
+
+
+def _video(path: Path) -> Source:
+    video = cv2.VideoCapture(str(path))
+    if not video.isOpened():
+        raise LedposeError(f"the video {path} cannot be read: it is damaged, or of an unknown coding")
+    rate = video.get(cv2.CAP_PROP_FPS) or PICTURE_RATE
+
+    def frames() -> Iterator[Frame]:
+        index = 0
+        while True:
+            is_there, bgr = video.read()
+            if not is_there:
+                video.release()
+                return
+            decode = partial(cv2.cvtColor, bgr, cv2.COLOR_BGR2RGB)
+            yield Frame(f"frame {index}", round(index / rate * 1e9), decode)
+            index += 1
+
+    return Source(max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), rate, frames())
+
+
+def _pictures(paths: Sequence[Path]) -> Source:
+    if not paths:
+        raise LedposeError(f"the folder holds no pictures: they end in {', '.join(PICTURE_SUFFIXES)}")
+    frames = (
+        Frame(str(path), round(index / PICTURE_RATE * 1e9), partial(read_image, path))
+        for index, path in enumerate(paths)
+    )
+    return Source(len(paths), PICTURE_RATE, frames)
+
+
+def _rate(stamps: np.ndarray) -> float:
+    """Pictures a second of stamps [ns], for videos made of them."""
+    steps = np.diff(np.asarray(stamps, float))
+    steps = steps[steps > 0]
+    return float(np.clip(1e9 / np.median(steps), 1, 120)) if len(steps) else PICTURE_RATE

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ledpose estimate` on everything that holds pictures, without ROS."""
+
+import csv
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from blinking import IMAGE_TOPIC, blink, write_bag
+from fake_model import LED_PROBABILITY, METADATA, write_fake_model
+from test_evaluation import FOCAL, HEIGHT, WHITE, WIDTH, straight_ahead, write_picture, write_recording
+
+from ledpose_ros.bags import Bag
+from ledpose_ros.cli import main
+from ledpose_ros.leds import stamp_ns
+from ledpose_ros.model_metadata import Calibration
+
+BLACK = np.zeros_like(WHITE)
+CALIBRATION = Calibration(c=1.0, images=1, residual=0.05, width=WIDTH, focal_length=FOCAL)
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return write_fake_model(tmp_path / "model.onnx", dataclasses.replace(METADATA, calibration=CALIBRATION))
+
+
+def estimate(model: Path, inputs: list[Path], output: Path, *words: str) -> int:
+    return main(["estimate", *map(str, inputs), "-o", str(output), "--model", str(model), *words])
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_video(path: Path, pictures: list[np.ndarray], rate: float = 20.0) -> Path:
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (WIDTH, HEIGHT))
+    for picture in pictures:
+        video.write(picture)
+    video.release()
+    return path
+
+
+def test_table_of_a_recording(model, tmp_path, capsys):
+    recording = write_recording(tmp_path / "test.h5", straight_ahead([2.0, 2.0], 0.0), without_peer=3)
+    assert estimate(model, [recording], tmp_path / "out.csv") == 0
+    assert "Found peers in 2 of 5 pictures, 0 more could not be read" in capsys.readouterr().out
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["picture"] for row in rows] == ["sample 0", "sample 1"]
+    assert [int(row["stamp_ns"]) for row in rows] == [10**9, 2 * 10**9]
+    assert [row["peer"] for row in rows] == ["0", "0"]
+    row = {name: float(value) for name, value in rows[0].items() if name != "picture"}
+    assert (row["x"], row["y"], row["z"], row["distance"]) == pytest.approx((0, 0, 2, 2), abs=1e-6)
+    assert (row["u"], row["v"]) == pytest.approx(((WIDTH - 1) / 2, (HEIGHT - 1) / 2))
+    assert row["psi"] == pytest.approx(math.pi / 2, abs=1e-5)
+    assert row["sigma_x"] == pytest.approx(4 * 2 / FOCAL, rel=1e-3)
+    assert row["sigma_yaw"] == pytest.approx(math.sqrt(-2 * math.log(0.9)), rel=1e-3)
+    assert [row[f"led_{name}"] for name in METADATA.led_names] == pytest.approx(LED_PROBABILITY)
+
+
+def test_video_in_and_video_out(model, tmp_path):
+    video = write_video(tmp_path / "in.mp4", [WHITE, BLACK, WHITE])
+    outputs = ["-o", str(tmp_path / "out.mp4")]
+    assert estimate(model, [video], tmp_path / "out.csv", *outputs) == 0
+    rows = rows_of(tmp_path / "out.csv")
+    assert [int(row["stamp_ns"]) for row in rows] == [0, 10**8]
+    assert float(rows[0]["z"]) == pytest.approx(2)
+    drawn = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FPS) == 20
+    frames = []
+    while (read := drawn.read())[0]:
+        frames.append(read[1])
+    assert len(frames) == 3
+    # The box is drawn in the two white pictures, nothing in the black one.
+    assert [frame.std() > 5 for frame in frames] == [True, False, True]
+
+
+def test_bag_in_and_bag_out(model, tmp_path):
+    blinking = blink(10)
+    write_bag(tmp_path / "bag", blinking, 0)
+    out = tmp_path / "out.mcap"
+    assert (
+        estimate(model, [tmp_path / "bag"], out, "--image-topic", IMAGE_TOPIC, "--min-confidence", "0") == 0
+    )
+    with Bag(out) as bag:
+        wanted = ("/peer_pose", "/peer_poses", "/debug_image/compressed", "/camera_info", "/peer_led_states")
+        found = {topic: [] for topic in wanted}
+        for entry in bag.messages(*wanted):
+            found[entry.topic].append((entry.receive_stamp_ns, entry.decode()))
+    for topic, messages in found.items():
+        assert [stamp for stamp, _ in messages] == blinking.images_ns.tolist(), topic
+        assert all(stamp_ns(message.header.stamp) == stamp for stamp, message in messages)
+        assert {message.header.frame_id for _, message in messages} == {"camera"}
+    assert found["/camera_info"][0][1].k[0] == 50
+    poses, best = found["/peer_poses"][0][1].poses, found["/peer_pose"][0][1].pose.pose
+    assert poses[0].position.z == best.position.z > 0
+    assert len(found["/peer_led_states"][0][1].name) == 4
+
+
+def test_pictures_and_a_damaged_one_among_them(model, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    pictures = [write_picture(folder / f"{number}.png") for number in range(3)]
+    pictures[1].write_bytes(pictures[1].read_bytes()[:100])
+    for inputs in (pictures, [folder]):
+        assert estimate(model, inputs, tmp_path / f"{len(inputs)}.csv") == 0
+        out, err = capsys.readouterr()
+        assert "Found peers in 2 of 2 pictures, 1 more could not be read" in out
+        assert "1.png is left out: cannot read the picture" in out + err
+        assert [Path(row["picture"]).name for row in rows_of(tmp_path / f"{len(inputs)}.csv")] == [
+            "0.png",
+            "2.png",
+        ]
+
+
+CAMERA_YAML = """
+image_width: {width}
+image_height: {height}
+camera_name: test
+camera_matrix: {{rows: 3, cols: 3, data: [{f}, 0, {cx}, 0, {f}, {cy}, 0, 0, 1]}}
+distortion_model: plumb_bob
+distortion_coefficients: {{rows: 1, cols: 5, data: [0, 0, 0, 0, 0]}}
+"""
+
+
+def test_camera_of_pictures(model, tmp_path):
+    picture = write_picture(tmp_path / "picture.png")
+    text = CAMERA_YAML.format(
+        width=WIDTH, height=HEIGHT, f=2 * FOCAL, cx=(WIDTH - 1) / 2, cy=(HEIGHT - 1) / 2
+    )
+    (tmp_path / "camera.yaml").write_text(text)
+    # Twice the focal length of the calibration: twice the distance.
+    for name, words, distance in (
+        ("model", [], 2.0),
+        ("told", ["--camera-info", str(tmp_path / "camera.yaml")], 4.0),
+        ("focal", ["--focal-length", str(3 * FOCAL)], 6.0),
+    ):
+        assert estimate(model, [picture], tmp_path / f"{name}.csv", *words) == 0
+        assert float(rows_of(tmp_path / f"{name}.csv")[0]["distance"]) == pytest.approx(distance, rel=1e-5)
+
+
+def bare(tmp_path: Path) -> list[str]:
+    """A model that is not calibrated."""
+    write_fake_model(tmp_path / "bare.onnx", dataclasses.replace(METADATA, calibration=None))
+    return ["--model", str(tmp_path / "bare.onnx")]
+
+
+def other_size(tmp_path: Path) -> list[str]:
+    """The calibration of a camera of another size."""
+    (tmp_path / "other.yaml").write_text(CAMERA_YAML.format(width=64, height=48, f=50, cx=32, cy=24))
+    return ["--camera-info", str(tmp_path / "other.yaml")]
+
+
+def no_camera(tmp_path: Path) -> list[str]:
+    """A file that is no calibration."""
+    (tmp_path / "none.yaml").write_text("image_width: 10\n")
+    return ["--camera-info", str(tmp_path / "none.yaml")]
+
+
+def unknown_focal_length(tmp_path: Path) -> list[str]:
+    """A model calibrated without a focal length."""
+    calibration = dataclasses.replace(CALIBRATION, focal_length=None)
+    path = write_fake_model(tmp_path / "unknown.onnx", dataclasses.replace(METADATA, calibration=calibration))
+    return ["--model", str(path)]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (bare, "bare.onnx is not calibrated"),
+        (other_size, "for 64x48, but pictures are 320x180"),
+        (no_camera, "no camera calibration as ROS's camera_calibration writes it"),
+        (unknown_focal_length, "give --camera-info or --focal-length"),
+        (lambda _: ["--focal-length", "0"], "focal length is 0 px"),
+        (lambda path: ["-o", str(path / "out.txt")], "must end in .csv, .mp4 or .mcap"),
+        (lambda path: ["-o", str(path / "picture.png")], "picture.png exists already"),
+        (lambda path: ["-o", str(path / "no_such_folder/out.csv")], "cannot write"),
+        (lambda path: ["-o", str(path / "no_such_folder/out.mp4")], "cannot write the video"),
+        (lambda path: ["-o", str(path / "no_such_folder/out.mcap")], "cannot write the bag"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(model, tmp_path, capsys, words, sentence):
+    picture = write_picture(tmp_path / "picture.png")
+    assert estimate(model, [picture], tmp_path / "out.csv", *words(tmp_path)) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("missing.mp4", None, "there is no"),
+        ("odd.xyz", b"", "is of an unknown kind"),
+        ("broken.mp4", b"no video", "cannot be read: it is damaged"),
+        ("broken.png", b"no picture", "none of the 1 pictures"),
+        ("broken.mcap", b"no bag", "cannot be read"),
+    ],
+)
+def test_inputs_that_hold_no_pictures(model, tmp_path, capsys, name, content, sentence):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert estimate(model, [tmp_path / name], tmp_path / "out.csv") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_empty_folder(model, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert estimate(model, [tmp_path / "empty"], tmp_path / "out.csv") == 2
+    assert "holds no pictures" in capsys.readouterr().err
+
+
+def test_python_interface_needs_no_ros(model):
+    """As docs/estimator.md shows it; and what does not estimate does not load onnxruntime."""
+    code = f"""
+import sys, numpy as np
+import ledpose_ros
+assert "onnxruntime" not in sys.modules
+from ledpose_ros import PeerEstimator
+estimator = PeerEstimator({str(model)!r})
+K = np.array([[200.0, 0, 159.5], [0, 200.0, 89.5], [0, 0, 1]])
+white = np.full((180, 320, 3), 255, np.uint8)
+peers = estimator.estimate(white, K, np.zeros(5), "plumb_bob", min_confidence=0.8)
+print(peers[0].distance)
+assert "rclpy" not in sys.modules and "torch" not in sys.modules
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(told.stdout) == pytest.approx(2.0)
