@@ -146,6 +146,10 @@ class PeerEstimator:
         """The smallest picture side [px] that still has a cell at the coarsest scale."""
         return math.ceil(self.metadata.stride / min(self.metadata.scales))
 
+    def run(self, rgb: np.ndarray) -> list[np.ndarray]:
+        """The network's outputs for a picture, as they are; see `docs/model.md`."""
+        return list(self._session.run(OUTPUT_NAMES, {"image": np.ascontiguousarray(rgb)[None]}))
+
     def detect(self, rgb: np.ndarray) -> Detections:
         """What the network says of one picture, uint8 (H, W, 3) RGB; needs no camera and no calibration."""
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
@@ -158,7 +162,7 @@ class PeerEstimator:
                 f"{self.min_image_side} pixels on each side"
             )
         try:
-            outputs = self._session.run(OUTPUT_NAMES, {"image": np.ascontiguousarray(rgb)[None]})
+            outputs = self.run(rgb)
         except Exception as error:  # see __init__
             size = f"{rgb.shape[1]}x{rgb.shape[0]}"
             raise LedposeError(f"the model {self.path} fails on a picture of {size}: {error}") from error

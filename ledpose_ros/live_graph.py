@@ -42,6 +42,11 @@ class NodeProcess:
         with log.open("w") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raise `LedposeError` with the node's last words if it has ended."""
         status = self._process.poll()

@@ -91,6 +91,7 @@ def results(leds_on: Metrics) -> dict[str, dict]:
             "recall": 89.0,
             "precision": 95.0,
             "robustness": {"blur": BAD},
+            "coverage": {68: np.full(4, 70.0), 95: np.array([94.0, 95.0, 89.0, 96.0])},
             "position_bias": bias.position_bias(said, true, CAMERA_FOCAL_LENGTH),
             "distance_bias": bias.distance_bias(said, true),
         }
@@ -103,6 +104,7 @@ def test_the_report_says_what_is_met():
     assert "Largest: 1, allowed 1.3: met." in text
     assert "All of it: missed." in text, "recall is below 90"
     assert "on its side,\nhidden by the robot's own edge or beyond the picture's, it is 96.5 (model)." in text
+    assert "Allowed 60 to 76 % and 90 to 99 %: missed." in text, "89 of 95 % of the distances"
     assert "nan" not in text
 
 

@@ -19,12 +19,14 @@ from ledpose_ros.cli import main  # noqa: E402
 from ledpose_ros.learning import augmentation, loss  # noqa: E402
 from ledpose_ros.learning.dataset import batch_indices, load_recordings  # noqa: E402
 from ledpose_ros.learning.network import (  # noqa: E402
+    MAX_PEERS,
     CoarseMaps,
     PeerNetwork,
     Pyramid,
     cut_windows,
     image_pyramid,
     sample_pixels,
+    shadowed,
     window_side,
 )
 from ledpose_ros.learning.trainer import PRESETS, Phase, Preset, Trainer, load_checkpoint  # noqa: E402
@@ -354,6 +356,7 @@ def test_command_refuses_what_nothing_can_be_learned_from(tmp_path, capsys):
 
 def test_exported_graph_agrees_with_torch(tmp_path):
     """ONNX Runtime and torch agree to 1e-4 (relative for pixels), at the training size and at another one."""
+    import onnx
     import onnxruntime
 
     from ledpose_ros.learning.export import OUTPUT_NAMES, export_onnx, load_onnx
@@ -376,6 +379,10 @@ def test_exported_graph_agrees_with_torch(tmp_path):
         for name, said, true in zip(OUTPUT_NAMES, session.run(None, {"image": image}), expected, strict=True):
             np.testing.assert_allclose(said, true.numpy(), rtol=1e-4, atol=1e-4, err_msg=name)
 
+    for node in onnx.load(str(path)).graph.node:
+        # A computed bias would keep the runtime from merging batch normalisation into the convolution.
+        assert node.op_type != "Conv" or all("." in name for name in node.input[2:])
+    assert len(session.run(["confidence"], {"image": image})[0][0]) == MAX_PEERS
     assert read == metadata
     for name, weight in loaded.state_dict().items():
         torch.testing.assert_close(weight, network.state_dict()[name], rtol=2**-11, atol=1e-7, msg=name)
@@ -453,6 +460,14 @@ def test_a_far_peer_beside_a_near_one_is_a_peak():
     for (row, column), place, size, level in zip((near, far), uv[0], scale[0], (-3.0, -1.0), strict=True):
         assert torch.dist(place, torch.stack([u[column], v[row]])) < 4
         assert size == pytest.approx(level, abs=0.05)
+
+
+def test_windows_on_the_same_peer_are_in_the_shadow_of_the_likelier_one():
+    # Windows of 72 px: the second 10 px from the first, the third a peer of its own, the fourth far smaller.
+    uv = torch.tensor([[[100.0, 100], [110, 100], [200, 100], [100, 104]]])
+    log2_scale = torch.tensor([[0.0, 0.0, 0.0, 3.0]])
+    presence = torch.tensor([[0.7, 0.9, 0.2, 0.6]])
+    assert shadowed(uv, log2_scale, presence).tolist() == [[1, 0, 0, 1]]
 
 
 def test_a_pyramid_keeps_odd_edges():

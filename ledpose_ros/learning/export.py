@@ -57,9 +57,21 @@ def export_onnx(network: PeerNetwork, metadata: ModelMetadata, path: Path) -> No
     for node in model.graph.node:
         # The exporter notes for each node where it stands in the source code, with this machine's folders.
         del node.metadata_props[:]
+    _drop_zero_biases(model)
     _halve_weights(model)
     onnx.helper.set_model_props(model, metadata.to_properties())
     save_model(model, path)
+
+
+def _drop_zero_biases(model: onnx.ModelProto) -> None:
+    """Take away the computed zeros that the exporter adds to convolutions that have no bias.
+
+    They keep the runtime from merging batch normalisation into the convolution before it.
+    """
+    weights = {initializer.name for initializer in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3 and node.input[2] not in weights:
+            del node.input[2]
 
 
 def _halve_weights(model: onnx.ModelProto) -> None:

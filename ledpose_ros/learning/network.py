@@ -27,6 +27,9 @@ STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
 MAX_PEAKS = 8
+"""Places in an image at which the fine network looks."""
+MAX_PEERS = 5
+"""Of these, how many it looks at again, to measure what is there."""
 
 
 class CoarseMaps(NamedTuple):
@@ -140,9 +143,9 @@ class FineNetwork(nn.Module):
 
 
 class Pyramid(NamedTuple):
-    """An image at falling resolutions. The full size stays uint8: few of its pixels are ever looked at."""
+    """An image at falling resolutions. In training the full size stays uint8: few pixels are looked at."""
 
-    full: Tensor  # (B, H, W, 3) uint8
+    full: Tensor  # (B, H, W, 3) uint8, or (B, 3, H, W) in [-1, 1]
     halves: list[Tensor]  # level l = 1, 2, ... (B, 3, H / 2^l, W / 2^l) in [-1, 1]
 
 
@@ -167,7 +170,8 @@ def halvings(half: Tensor) -> list[Tensor]:
 
 def image_pyramid(image: Tensor) -> Pyramid:
     """The pyramid of images uint8 (B, H, W, 3)."""
-    return Pyramid(image, halvings(halve(normalise(image))))
+    full = normalise(image)
+    return Pyramid(full, halvings(halve(full)))
 
 
 def window_side(log2_scale: Tensor) -> Tensor:
@@ -209,26 +213,38 @@ def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, cells: int = W
     batch, peaks = log2_scale.shape
     side = window_side(log2_scale)
     steps = (torch.arange(cells, device=uv.device, dtype=uv.dtype) + 0.5 - cells / 2) / WINDOW_CELLS
-    grid_v, grid_u = torch.meshgrid(steps, steps, indexing="ij")
-    offsets = torch.stack([grid_u, grid_v], -1).view(1, 1, -1, 2)
-    points = (uv.unsqueeze(2) + side[..., None, None] * offsets).flatten(1, 2)  # (B, M*64*64, 2) [px]
+    # Windows lie along the image's axes: columns and rows are one vector each, (B, M, cells) [px].
+    u, v = (uv[..., axis, None] + side[..., None] * steps for axis in (0, 1))
     # Pixels per sample decide which two levels to blend, so that far and near peers are equally free of
     # aliasing.
     level = torch.log2(side / WINDOW_CELLS).clamp(0, len(pyramid.halves))
 
-    def weight(index: int) -> Tensor:
-        share = (1 - (level - index).abs()).clamp(min=0)
-        return share[:, None, :, None].expand(-1, -1, -1, cells**2).flatten(2)
+    def crossed(columns: Tensor, rows: Tensor) -> Tensor:
+        """All points of the windows, (B, M * cells, cells, 2)."""
+        shape = (batch, peaks, cells, cells)
+        pair = torch.stack([columns[:, :, None].expand(shape), rows[..., None].expand(shape)], -1)
+        return pair.view(batch, peaks * cells, cells, 2)
 
-    windows = weight(0) * sample_pixels(pyramid.full, points)
-    for index, image in enumerate(pyramid.halves, start=1):
-        height, width = image.shape[-2:]
-        size = torch.tensor([width, height], device=uv.device, dtype=uv.dtype) * 2**index
-        grid = ((2 * points + 1) / size - 1).unsqueeze(1)
-        sampled = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
-        windows = windows + weight(index) * sampled[:, :, 0]
-    windows = windows.view(batch, 3, peaks, cells, cells)
-    return windows.transpose(1, 2).flatten(0, 1)
+    windows = torch.zeros((), device=uv.device)
+    for index, image in enumerate([pyramid.full, *pyramid.halves]):
+        if image.dtype == torch.uint8:
+            sampled = sample_pixels(image, crossed(u, v).flatten(1, 2))
+        else:
+            height, width = image.shape[-2:]
+            columns = (2 * u + 1) / (width * 2**index) - 1
+            rows = (2 * v + 1) / (height * 2**index) - 1
+            sampled = F.grid_sample(image, crossed(columns, rows), mode="bilinear", align_corners=False)
+        share = (1 - (level - index).abs()).clamp(min=0)
+        windows = windows + share[:, None, :, None] * sampled.reshape(batch, 3, peaks, cells**2)
+    return windows.transpose(1, 2).reshape(batch * peaks, 3, cells, cells)
+
+
+def shadowed(uv: Tensor, log2_scale: Tensor, presence: Tensor) -> Tensor:
+    """1 for windows (B, M) that show the same peer as one with a larger presence, else 0."""
+    side = window_side(log2_scale)
+    reach = SAME_PEER * (side[:, :, None] * side[:, None]).sqrt()
+    apart = (uv[:, :, None] - uv[:, None]).abs().amax(-1)
+    return ((apart < reach) & (presence[:, None] > presence[:, :, None])).any(2).float()
 
 
 class PeerNetwork(nn.Module):
@@ -272,21 +288,24 @@ class PeerNetwork(nn.Module):
         moments = torch.stack([attention, attention * u, attention * v[:, None], attention * log2_scale], 1)
         local = F.avg_pool3d(moments, 3, 1, 1, count_include_pad=True) * 27
         mass = F.avg_pool2d(attention, 3, 1, 1) * (F.max_pool2d(attention, 3, 1, 1) == attention)
-        side = window_side(log2_scale)
+        total, *sums = local.flatten(2).unbind(1)
+        mean_u, mean_v, mean_scale = (values / total.clamp(min=1e-12) for values in sums)
+        # One row a picture, one entry a cell on a scale.
+        mass, side = mass.flatten(1), window_side(log2_scale).flatten(1)
+        cells = attention.shape[1:]
+        u, v = u.expand(cells).flatten(), v[:, None].expand(cells).flatten()
         picks = []
         for _ in range(peaks):
-            index = mass.flatten(1).argmax(1)
-            pick = local.flatten(2).gather(2, index[:, None, None].expand(-1, 4, 1))
-            picks.append(pick[..., 0])
-            peak_u, peak_v, peak_scale = (pick[:, 1:] / pick[:, :1].clamp(min=1e-12))[..., None].unbind(1)
-            reach = SAME_PEER * (window_side(peak_scale)[..., None] * side).sqrt()
+            pick = mass.argmax(1, keepdim=True)
+            picks.append(pick)
+            reach = SAME_PEER * (window_side(mean_scale.gather(1, pick)) * side).sqrt()
             reach = reach.clamp(min=STRIDE / SCALES[0])
-            away = ((u - peak_u[..., None]).abs() > reach) | ((v[:, None] - peak_v[..., None]).abs() > reach)
-            mass = mass * away
-        picked = torch.stack(picks, 2)
-        weight = picked[:, 0].clamp(min=1e-12)
-        uv = torch.stack([picked[:, 1] / weight, picked[:, 2] / weight], -1)
-        return uv, picked[:, 3] / weight, picked[:, 0]
+            away_u = (u - mean_u.gather(1, pick)).abs() > reach
+            away_v = (v - mean_v.gather(1, pick)).abs() > reach
+            mass = mass * (away_u | away_v)
+        picked = torch.cat(picks, 1)
+        uv = torch.stack([mean_u.gather(1, picked), mean_v.gather(1, picked)], -1)
+        return uv, mean_scale.gather(1, picked), total.gather(1, picked)
 
     def refine(self, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, FineLook]:
         """Look at windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen."""
@@ -305,8 +324,11 @@ class PeerNetwork(nn.Module):
         attention = maps.attention()
         uv, log2_scale, _ = self.find_peaks(attention, maps.log2_scale())
         # The first look moves the window onto the peer, the second measures from there.
-        uv, log2_scale, _ = self.refine(pyramid, uv, log2_scale)
-        window_log2_scale = log2_scale
+        uv, log2_scale, look = self.refine(pyramid, uv, log2_scale)
+        presence = look.presence.view(log2_scale.shape).sigmoid()
+        best = (presence - shadowed(uv, log2_scale, presence)).topk(MAX_PEERS, dim=1).indices
+        uv = uv.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
+        log2_scale = window_log2_scale = log2_scale.gather(1, best)
         uv, log2_scale, look = self.refine(pyramid, uv, log2_scale)
         batch, peaks = log2_scale.shape
         confidence, order = look.presence.view(batch, peaks).sigmoid().sort(dim=1, descending=True)

@@ -64,6 +64,8 @@ ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
 # Without images or results for so long, the diagnostics say why.
 SILENCE = 2.0
+# What an image goes through, in the order of the diagnostics.
+STAGES = ("conversion", "inference", "decoding", "publishing")
 
 
 class Refusal(Exception):
@@ -166,8 +168,8 @@ class EstimatorNode(LifecycleNode):
         self._received_before = 0
         self._diagnostics_time = self._image_time = self._answer_time = time.monotonic()
         self._peer_count = 0
-        self._durations: deque[float] = deque(maxlen=300)
         self._ages: deque[float] = deque(maxlen=300)
+        self._durations = {stage: deque[float](maxlen=300) for stage in STAGES}
         self._debug_time = 0.0
 
         self._outputs = PeerOutputs(self, settings, self._peer_names, self._on_listeners)
@@ -336,22 +338,23 @@ class EstimatorNode(LifecycleNode):
         assert self._estimator is not None
         settings, metadata, header = self._settings, self._estimator.metadata, message.header
         self._check_age(header)
+        times = [time.perf_counter()]
         rgb = rgb_from_message(message)
         camera = self._camera_of(rgb)
         mount = self._mount(header.frame_id)
-
-        start = time.perf_counter()
+        times.append(time.perf_counter())
         detections = self._estimator.detect(rgb)
+        times.append(time.perf_counter())
         peers = locate(
             detections, metadata.calibration, *camera, rgb.shape[1], settings.min_confidence, mount[3:]
         )
         if settings.peers_on_floor:
             peers = [stand_on_floor(peer, mount, settings.peer_height) for peer in peers]
-        duration = time.perf_counter() - start
-        self._durations.append(duration)
-
+        times.append(time.perf_counter())
         self._outputs.say_leds(header, metadata.led_names, peers)
-        self._publish_debug_image(header, rgb, detections, peers, camera, duration)
+        self._publish_debug_image(
+            header, rgb, detections, peers, camera, note=f"{1000 * (times[2] - times[1]):.0f} ms"
+        )
         if metadata.calibration is None:
             raise Refusal(
                 "model not calibrated",
@@ -359,6 +362,9 @@ class EstimatorNode(LifecycleNode):
                 "run `ledpose calibrate` with a picture at a known distance",
             )
         self._publish_poses(header, peers, mount)
+        times.append(time.perf_counter())
+        for stage, duration in zip(STAGES, np.diff(times), strict=True):
+            self._durations[stage].append(duration)
         self._peer_count = len(peers)
         self._answered += 1
         self._answer_time = time.monotonic()
@@ -455,7 +461,7 @@ class EstimatorNode(LifecycleNode):
         detections: Detections,
         peers: list[PeerEstimate],
         camera: Camera,
-        duration: float,
+        note: str,
     ) -> None:
         now = time.monotonic()
         is_due = now - self._debug_time >= 1 / self._settings.debug_image_rate
@@ -465,7 +471,7 @@ class EstimatorNode(LifecycleNode):
         self._debug_time = now
         directions, size = self._estimator.metadata.led_directions, self._settings.peer_size
         tinted = draw_attention(rgb, detections.attention)
-        drawn = draw_peers(tinted, peers, directions, *camera, size, note=f"{1000 * duration:.0f} ms")
+        drawn = draw_peers(tinted, peers, directions, *camera, size, note)
         self._outputs.debug_image.publish(message_from_rgb(drawn, header))
 
     # --- diagnostics ----------------------------------------------------------------------------------------
@@ -484,11 +490,10 @@ class EstimatorNode(LifecycleNode):
             "dropped for a newer image": self._superseded,
         }
         values |= {f"refused: {reason}": count for reason, count in self._refusals.counts.items()}
-        if ages := list(self._ages):
-            values["image age p50 [ms]"] = f"{1000 * np.median(ages):.1f}"
-        if durations := list(self._durations):
-            half, most = 1000 * np.percentile(durations, [50, 95])
-            values |= {"inference p50 [ms]": f"{half:.1f}", "inference p95 [ms]": f"{most:.1f}"}
+        for name, durations in {"image age": self._ages, **self._durations}.items():
+            if measured := list(durations):
+                half, most = 1000 * np.percentile(measured, [50, 95])
+                values |= {f"{name} p50 [ms]": f"{half:.2f}", f"{name} p95 [ms]": f"{most:.2f}"}
         values["own motion"] = "from odometry" if self._knows_own_motion else "not known"
         if self._estimator is not None:
             calibration = self._estimator.metadata.calibration

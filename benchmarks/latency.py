@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long the estimator takes, from a picture's publication to the reception of its poses, and at what cost.
+
+The node runs as a process on a core of its own, with one thread; this process publishes raw pictures at 30 Hz
+and listens on another core. Beside it stand the bare network in ONNX Runtime, the same in PyTorch, and a
+network of the predecessor's size.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import onnxruntime
+import psutil
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseArray
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from benchmarks.command import benchmark_parser, run_command
+from benchmarks.recordings import PICTURES, provide
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.evaluation import text_table
+from ledpose_ros.leds import stamp_ns
+from ledpose_ros.live_graph import NodeProcess, running_nodes, use_private_domain
+from ledpose_ros.model_metadata import default_model_path
+from ledpose_ros.nodes.common import message_from_rgb
+from ledpose_ros.nodes.estimator import STAGES
+from ledpose_ros.recording import Recording
+
+SIZES = ((320, 180), (640, 360), (1280, 720))
+MAIN_SIZE = (640, 360)
+RATE = 30.0
+ALLOWED_INFERENCE = 12.0  # [ms]
+ALLOWED_LOAD = 45.0  # [% of a core]
+AIMED_RATIO = 1.25
+PREDECESSOR_LAYERS = (
+    (6, 3, 1, 1),
+    (8, 3, 1, 2),
+    (16, 3, 1, 2),
+    (32, 3, 1, 2),
+    (32, 5, 3, 1),
+    (32, 5, 2, 1),
+    (10, 1, 1, 1),
+)
+"""Channels, kernel, dilation and pooling of the single-scale network that the method's authors published."""
+
+
+class Camera:
+    """Publishes pictures of one size and notes when their answers come."""
+
+    def __init__(self, pictures: Sequence[np.ndarray]) -> None:
+        self.node = rclpy.create_node("camera")
+        height, width, _ = pictures[0].shape
+        self._images = self.node.create_publisher(Image, "image", QoSProfile(depth=1))
+        self._infos = self.node.create_publisher(CameraInfo, "camera_info", 1)
+        self.node.create_subscription(PoseArray, "peer_poses", self._on_poses, 10)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._messages = [message_from_rgb(rgb, Header()) for rgb in pictures]
+        focal_length = 0.6 * width
+        self._info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5)
+        self._info.k = [focal_length, 0.0, width / 2, 0.0, focal_length, height / 2, 0.0, 0.0, 1.0]
+        self.latencies: list[float] = []
+        self.stages: dict[str, float] = {}
+        self.published = 0
+
+    def _on_poses(self, message: PoseArray) -> None:
+        now = self.node.get_clock().now().nanoseconds
+        self.latencies.append((now - stamp_ns(message.header.stamp)) / 1e6)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        values = {pair.key: pair.value for pair in message.status[0].values}
+        found = {name: values.get(f"{name} p50 [ms]") for name in ("image age", *STAGES)}
+        self.stages = {name: float(value) for name, value in found.items() if value is not None}
+
+    def wait_for_estimator(self, process: NodeProcess) -> None:
+        """Until it listens to pictures."""
+        end = time.monotonic() + 60
+        while not self._images.get_subscription_count():
+            process.check()
+            if time.monotonic() > end:
+                raise LedposeError(f"nobody subscribed to the pictures within a minute, see {process.log}")
+            rclpy.spin_once(self.node, timeout_sec=0.05)
+
+    def film(self, seconds: float) -> None:
+        """Publish at RATE, and listen meanwhile."""
+        end = due = time.monotonic()
+        end += seconds
+        while time.monotonic() < end:
+            header = Header(stamp=self.node.get_clock().now().to_msg(), frame_id="camera_optical_frame")
+            message = self._messages[self.published % len(self._messages)]
+            message.header = self._info.header = header
+            self._infos.publish(self._info)
+            self._images.publish(message)
+            self.published += 1
+            due += 1 / RATE
+            while (left := due - time.monotonic()) > 0:
+                rclpy.spin_once(self.node, timeout_sec=left)
+
+
+def resized(pictures: Sequence[np.ndarray], size: tuple[int, int]) -> list[np.ndarray]:
+    """The pictures at another size (width, height)."""
+    return [cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) for rgb in pictures]
+
+
+def median_ms(work: Callable[[np.ndarray], object], pictures: Sequence[np.ndarray], repeat: int) -> float:
+    """Median time of a piece of work on pictures [ms], the first five left out."""
+    times = []
+    for index in range(repeat + 5):
+        start = time.perf_counter()
+        work(pictures[index % len(pictures)])
+        times.append(1000 * (time.perf_counter() - start))
+    return float(np.median(times[5:]))
+
+
+def node_costs(model: Path, pictures: Sequence[np.ndarray], seconds: float, core: int) -> dict[str, float]:
+    """Latency percentiles [ms], stages [ms], processor [% of a core] and memory [MB] of the node."""
+    camera = Camera(pictures)
+    parameters = {"model": model, "max_image_age": 0.0}
+    try:
+        with TemporaryDirectory() as folder, running_nodes(Path(folder), estimator=parameters) as nodes:
+            process = psutil.Process(nodes[0].pid)
+            process.cpu_affinity([core])
+            camera.wait_for_estimator(nodes[0])
+            camera.film(2.0)  # the first pictures cost more
+            camera.latencies.clear()
+            before, start, published = process.cpu_times(), time.monotonic(), camera.published
+            camera.film(seconds)
+            used = sum(process.cpu_times()[:2]) - sum(before[:2])
+            load = 100 * used / (time.monotonic() - start)
+            memory = process.memory_info().rss / 1e6
+            offered = camera.published - published
+    finally:
+        camera.node.destroy_node()
+    if not camera.latencies or not camera.stages:
+        raise LedposeError("the estimator has not answered any picture")
+    p50, p95, p99 = np.percentile(camera.latencies, [50, 95, 99])
+    latency = {"p50": float(p50), "p95": float(p95), "p99": float(p99)}
+    answered = {"answered [%]": 100 * len(camera.latencies) / offered}
+    return {**latency, **camera.stages, "CPU [%]": load, "MB": memory, **answered}
+
+
+def network_costs(model: Path, pictures: Sequence[np.ndarray], repeat: int) -> dict[str, float]:
+    """Medians [ms] on one thread: the bare session, PyTorch, and a network of the predecessor's size."""
+    import torch
+
+    from ledpose_ros.learning.export import load_onnx
+
+    torch.set_num_threads(1)
+    network, _ = load_onnx(model)
+
+    @torch.no_grad()
+    def eager(rgb: np.ndarray) -> None:
+        network(torch.from_numpy(rgb)[None])
+
+    bare = PeerEstimator(model)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "predecessor.onnx")
+        export_predecessor(path, pictures[0].shape[:2])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        predecessor = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    floats = [np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32) / 255 for rgb in pictures]
+    return {
+        "bare session": median_ms(bare.run, pictures, repeat),
+        "PyTorch": median_ms(eager, pictures, max(10, repeat // 4)),
+        "predecessor's size": median_ms(
+            lambda image: predecessor.run(None, {"image": image}), floats, max(10, repeat // 4)
+        ),
+    }
+
+
+def export_predecessor(path: Path, size: tuple[int, int]) -> None:
+    """Write a network of PREDECESSOR_LAYERS for pictures of this (height, width), with random weights."""
+    import torch
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    inputs = 3
+    for channels, kernel, dilation, pooling in PREDECESSOR_LAYERS:
+        padding = dilation * (kernel // 2)
+        layers += [
+            nn.Conv2d(inputs, channels, kernel, padding=padding, dilation=dilation, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        ]
+        if pooling > 1:
+            layers.append(nn.MaxPool2d(pooling))
+        inputs = channels
+    network = nn.Sequential(*layers).eval()
+    torch.onnx.export(
+        network, (torch.zeros(1, 3, *size),), str(path), input_names=["image"], dynamo=True, verbose=False
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = benchmark_parser("benchmarks.latency", __doc__)
+    parser.add_argument("--model", type=Path, metavar="MODEL", help="ONNX model (the shipped one)")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="at each size (20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise LedposeError("two cores are needed, one for the camera and one for the estimator")
+    model = (args.model or default_model_path()).absolute()
+    with Recording(provide(PICTURES, args.data)) as recording:
+        pictures = [recording.image(index) for index in range(0, len(recording), 4)]
+    use_private_domain()
+    os.sched_setaffinity(0, cores[:1])
+    repeat = int(5 * args.seconds)
+    sized = {f"{w}x{h}": resized(pictures, (w, h)) for w, h in SIZES}
+    networks = {name: network_costs(model, images, repeat) for name, images in sized.items()}
+    rclpy.init()
+    nodes = {name: node_costs(model, images, args.seconds, cores[-1]) for name, images in sized.items()}
+    rclpy.try_shutdown()
+
+    def table(rows: dict[str, dict[str, float]]) -> str:
+        return text_table(
+            list(next(iter(rows.values()))), {name: list(row.values()) for name, row in rows.items()}
+        )
+
+    print(f"From a picture's publication at {RATE:g} Hz to the reception of its poses over DDS [ms]:")
+    print(table({name: {key: row[key] for key in ("p50", "p95", "p99")} for name, row in nodes.items()}))
+    print("\nOf this, medians [ms]: transport until the node takes the picture up, and what it does with it:")
+    stages = {
+        name: {"transport": row["image age"], **{stage: row[stage] for stage in STAGES}}
+        for name, row in nodes.items()
+    }
+    print(table(stages))
+    print("\nThe node's process:")
+    print(
+        table(
+            {
+                name: {key: row[key] for key in ("CPU [%]", "MB", "answered [%]")}
+                for name, row in nodes.items()
+            }
+        )
+    )
+    print("\nNetworks alone, one thread, medians [ms]:")
+    print(table(networks))
+    work = {name: sum(row[stage] for stage in STAGES) for name, row in nodes.items()}
+    ratios = {
+        name: {
+            "node / bare session": work[name] / networks[name]["bare session"],
+            "bare session / PyTorch": networks[name]["bare session"] / networks[name]["PyTorch"],
+            "bare session / predecessor's size": networks[name]["bare session"]
+            / networks[name]["predecessor's size"],
+        }
+        for name in nodes
+    }
+    print()
+    print(table(ratios))
+    main = "{}x{}".format(*MAIN_SIZE)
+    print(
+        f"At {main}: inference {networks[main]['bare session']:.1f} ms, allowed {ALLOWED_INFERENCE:g}; "
+        f"{nodes[main]['CPU [%]']:.0f} % of a core at {RATE:g} Hz, allowed {ALLOWED_LOAD:g}; "
+        f"node / bare session {ratios[main]['node / bare session']:.2f}, aim {AIMED_RATIO:g}."
+    )
+    if args.json:
+        args.json.write_text(json.dumps({"nodes": nodes, "networks": networks, "ratios": ratios}, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(run, make_parser()))
