@@ -9,6 +9,7 @@ they are measured on best.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.accuracy import as_json
 from benchmarks.command import benchmark_parser, run_command
 from benchmarks.recordings import TEST, leds_in_view, provide
+from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import COLUMNS, Predictions, score, text_table, truth
 from ledpose_ros.geometry import distance_from_scale, pixel_rays
 from ledpose_ros.learning import objective, trainer, windows
@@ -180,7 +182,18 @@ def draw(rows: dict[str, list[tuple[float, Metrics]]], path: Path) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = benchmark_parser("benchmarks.learning", __doc__)
-    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="to train on")
+    parser.add_argument(
+        "recordings", nargs="*", type=Path, metavar="RECORDING", help="to train on; none for --with alone"
+    )
+    parser.add_argument(
+        "--with",
+        dest="earlier",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="what earlier runs have written with --json, to be in table and plot as well",
+    )
     parser.add_argument("--minutes", type=float, default=60, metavar="M", help="of training each (60)")
     parser.add_argument(
         "--every", type=float, default=5, metavar="M", help="minutes between measurements (5)"
@@ -204,6 +217,35 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Train, measure and print."""
+    rows: dict[str, list[tuple[float, Metrics]]] = {}
+    for path in args.earlier:
+        for method, found in json.loads(path.read_text()).items():
+            rows[method] = [
+                (float(minute), Metrics(**{key: math.nan if v is None else v for key, v in row.items()}))
+                for minute, row in found.items()
+            ]
+    if args.recordings:
+        rows |= measured(args)
+    if not rows:
+        raise LedposeError("there is nothing to show: give recordings to train on, or --with FILE")
+    print(
+        text_table(
+            [title for _, title in COLUMNS],
+            {
+                f"{method}, {minute:.1f} min": list(row.as_dict().values())
+                for method, found in rows.items()
+                for minute, row in found
+            },
+        )
+    )
+    if args.json:
+        args.json.write_text(json.dumps(as_json({m: {f"{t:.2f}": r for t, r in v} for m, v in rows.items()})))
+    if args.plot:
+        draw(rows, args.plot)
+
+
+def measured(args: argparse.Namespace) -> dict[str, list[tuple[float, Metrics]]]:
+    """Each method, named with its seed, trained and measured."""
     data = load_recordings(args.recordings, level=args.level)
     with Recording(provide(TEST, args.data)) as recording:
         true = truth(recording)
@@ -217,26 +259,12 @@ def run(args: argparse.Namespace) -> None:
         def scored(network: PeerNetwork, answer: Callable[[PeerNetwork, torch.Tensor], Answer]) -> Metrics:
             return measure(network, answer, recording, true, in_view)
 
-        rows = {
-            method: learn(
+        return {
+            f"{method}, seed {args.seed}": learn(
                 data, method, args.minutes, args.every, args.seed, scored, args.keep and args.keep / method
             )
             for method in args.method or (OURS, PLAIN)
         }
-    print(
-        text_table(
-            [title for _, title in COLUMNS],
-            {
-                f"{method}, {minute:.1f} min": list(row.as_dict().values())
-                for method, measured in rows.items()
-                for minute, row in measured
-            },
-        )
-    )
-    if args.json:
-        args.json.write_text(json.dumps(as_json({m: {f"{t:.2f}": r for t, r in v} for m, v in rows.items()})))
-    if args.plot:
-        draw(rows, args.plot)
 
 
 if __name__ == "__main__":

@@ -273,6 +273,30 @@ def test_learning_is_measured_at_intervals_and_at_the_end(tmp_path, method, caps
     assert (tmp_path / "plot.png").stat().st_size > 0
 
 
+def test_figures_of_earlier_runs_are_shown_together(tmp_path, capsys):
+    files = []
+    for seed in (0, 1):
+        files.append(tmp_path / f"{seed}.json")
+        rows = accuracy.as_json({f"ours, seed {seed}": {"5.00": GOOD, "9.50": BAD}})
+        files[-1].write_text(json.dumps(rows))
+    words = [
+        "--with",
+        *map(str, files),
+        "--plot",
+        str(tmp_path / "plot.png"),
+        "--json",
+        str(tmp_path / "all.json"),
+    ]
+    learning.run(learning.make_parser().parse_args(words))
+    out = capsys.readouterr().out
+    assert all(f"ours, seed {seed}, {minute} min" in out for seed in (0, 1) for minute in ("5.0", "9.5"))
+    assert (tmp_path / "plot.png").stat().st_size > 0
+    learning.run(learning.make_parser().parse_args(["--with", str(tmp_path / "all.json")]))
+    assert capsys.readouterr().out == out
+    with pytest.raises(LedposeError, match="nothing to show"):
+        learning.run(learning.make_parser().parse_args([]))
+
+
 @pytest.mark.parametrize("method", learning.METHODS)
 def test_a_part_left_out_is_left_out_for_that_method_alone(tmp_path, method, monkeypatch):
     changes = learning.METHODS[method].changes
