@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -220,10 +220,7 @@ def run(args: argparse.Namespace) -> None:
     rows: dict[str, list[tuple[float, Metrics]]] = {}
     for path in args.earlier:
         for method, found in json.loads(path.read_text()).items():
-            rows[method] = [
-                (float(minute), Metrics(**{key: math.nan if v is None else v for key, v in row.items()}))
-                for minute, row in found.items()
-            ]
+            rows[method] = [(float(minute), _row(values)) for minute, values in found.items()]
     if args.recordings:
         rows |= measured(args)
     if not rows:
@@ -242,6 +239,12 @@ def run(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(as_json({m: {f"{t:.2f}": r for t, r in v} for m, v in rows.items()})))
     if args.plot:
         draw(rows, args.plot)
+
+
+def _row(values: dict[str, Any]) -> Metrics:
+    """A row as it is in JSON, where null stands for what is unknown."""
+    known: dict[str, Any] = {key: math.nan if value is None else value for key, value in values.items()}
+    return Metrics(**known)
 
 
 def measured(args: argparse.Namespace) -> dict[str, list[tuple[float, Metrics]]]:
