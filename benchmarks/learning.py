@@ -174,7 +174,7 @@ def draw(rows: dict[str, list[tuple[float, Metrics]]], path: Path) -> None:
             axis.plot(times, values, marker="o", markersize=3, label=method)
         axis.set(xlabel="minutes of training", ylabel=title, ylim=(50, 100) if key == "auc" else (0, None))
         axis.grid(alpha=0.3)
-    figure.axes[0].legend()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 

@@ -24,7 +24,7 @@ from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, Mode
 
 # Variance of an angle of which nothing is known, as roll and pitch of the peer [rad^2].
 UNKNOWN_ANGLE_VARIANCE = math.pi**2
-# No estimate is ever surer than these: what the network says of its own spread leaves out its bias.
+# The network's own word is never believed to be surer than this: it leaves out its bias.
 MIN_DEVIATIONS = (0.5, 0.5, 0.01, math.radians(1.0))  # u, v [px], log2 distance [octaves], psi [rad]
 
 
@@ -258,9 +258,9 @@ def standard_deviations(detections: Detections, calibration: Calibration) -> np.
     """
     octaves = np.hypot(detections.spread[:, 2], calibration.residual)
     said = np.column_stack([detections.spread[:, :2], octaves, np.sqrt(detections.yaw_variance)])
-    scaled = said * np.asarray(calibration.deviation_scale)
+    scaled = np.maximum(said, MIN_DEVIATIONS) * np.asarray(calibration.deviation_scale)
     scaled[:, 3] = np.minimum(scaled[:, 3], math.sqrt(UNKNOWN_ANGLE_VARIANCE))
-    return np.asarray(np.maximum(scaled, MIN_DEVIATIONS))
+    return np.asarray(scaled)
 
 
 def _covariances(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ from ledpose_ros.geometry import Camera, check_camera, pinhole_camera
 from ledpose_ros.images import read_image, rgb_from_message
 from ledpose_ros.leds import stamp_ns
 from ledpose_ros.model_metadata import Calibration
+
+if TYPE_CHECKING:
+    from ledpose_ros.bags import BagMessage
 
 RECORDING_SUFFIXES = (".h5", ".hdf5", ".part")
 BAG_SUFFIXES = (".mcap", ".db3")
@@ -35,6 +39,8 @@ class Frame:
     decode: Callable[[], np.ndarray]
     """Gives it as uint8 (H, W, 3) RGB; LedposeError if it is damaged."""
     camera: Camera | None = None
+    """As the source tells it, for pictures of `camera_size` (width, height)."""
+    camera_size: tuple[int, int] | None = None
     frame_id: str = "camera"
 
 
@@ -107,6 +113,10 @@ def camera_for(
             )
         return given[0]
     if focal_length is None and frame.camera is not None:
+        if frame.camera_size not in (None, size):
+            raise LedposeError(
+                "its camera_info is for {}x{}, but the picture is {}x{}".format(*frame.camera_size, *size)
+            )
         return frame.camera
     if focal_length is None and calibration.focal_length is not None:
         focal_length = calibration.focal_length * size[0] / calibration.width
@@ -126,10 +136,10 @@ def _recording(path: Path) -> Source:
 
     def frames() -> Iterator[Frame]:
         with recording:
-            camera = Camera(info.K, info.D, info.distortion_model)
+            camera, size = Camera(info.K, info.D, info.distortion_model), (info.width, info.height)
             for index, stamp in enumerate(stamps):
                 decode = partial(recording.image, index)
-                yield Frame(f"sample {index}", int(stamp), decode, camera, info.camera_frame)
+                yield Frame(f"sample {index}", int(stamp), decode, camera, size, info.camera_frame)
 
     return Source(len(recording), _rate(stamps), frames())
 
@@ -145,25 +155,41 @@ def _bag(path: Path, image_topic: str | None) -> Source:
     info_topic = max(beside, key=len) if beside else None
 
     def frames() -> Iterator[Frame]:
-        camera = None
+        camera, size = None, None
         with bag:
-            if info_topic is not None:
-                camera = _camera_of(next(bag.messages(info_topic)).decode())
+            # Pictures may come before the first CameraInfo.
+            for entry in bag.messages(info_topic) if info_topic else ():
+                camera, size = _told_camera(entry)
+                break
             for entry in bag.messages(topic, *([info_topic] if info_topic else [])):
-                message = entry.decode()
                 if entry.topic == info_topic:
-                    camera = _camera_of(message)
-                else:
-                    stamp, frame_id = stamp_ns(message.header.stamp), message.header.frame_id
-                    decode = partial(rgb_from_message, message)
-                    yield Frame(f"image at {stamp}", stamp, decode, camera, frame_id)
+                    camera, size = _told_camera(entry)
+                    continue
+                try:
+                    message = entry.decode()
+                except LedposeError as error:
+                    name, stamp = f"a damaged message at {entry.receive_stamp_ns}", entry.receive_stamp_ns
+                    yield Frame(name, stamp, partial(_raise, error))
+                    continue
+                stamp, frame_id = stamp_ns(message.header.stamp), message.header.frame_id
+                decode = partial(rgb_from_message, message)
+                yield Frame(f"image at {stamp}", stamp, decode, camera, size, frame_id)
 
     first = [entry.receive_stamp_ns for _, entry in zip(range(20), bag.messages(topic), strict=False)]
     return Source(bag.count(topic), _rate(np.array(first)), frames())
 
 
-def _camera_of(message: object) -> Camera:
-    return check_camera(message.k, message.d, message.distortion_model)  # type: ignore[attr-defined]
+def _told_camera(entry: BagMessage) -> tuple[Camera | None, tuple[int, int] | None]:
+    """Camera and image size of a CameraInfo; nothing if it is damaged or not calibrated."""
+    try:
+        message = entry.decode()
+        return check_camera(message.k, message.d, message.distortion_model), (message.width, message.height)
+    except LedposeError:
+        return None, None
+
+
+def _raise(error: LedposeError) -> np.ndarray:
+    raise error
 
 
 def _video(path: Path) -> Source:

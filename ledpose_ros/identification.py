@@ -64,9 +64,10 @@ class PeerIdentifier:
             self._evidence[known] *= 0.5 ** (elapsed / HALF_LIFE)
         for track_id in ids:
             self._evidence.setdefault(track_id, np.zeros(len(self.names)))
-        weight = min(1.0, elapsed * EVIDENCE_RATE)
-        everybody = set(range(len(self.names)))
-        self._waiting.append(_Seen(stamp_ns, tuple(ids), np.asarray(led_probability), weight, everybody))
+        if len(ids):
+            weight = min(1.0, elapsed * EVIDENCE_RATE)
+            everybody = set(range(len(self.names)))
+            self._waiting.append(_Seen(stamp_ns, tuple(ids), np.asarray(led_probability), weight, everybody))
         self._weigh()
 
     def forget(self, track_id: int) -> None:

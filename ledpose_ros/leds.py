@@ -111,6 +111,11 @@ class LedHistory:
         """Sightings remembered."""
         return len(self._sightings)
 
+    @property
+    def newest_ns(self) -> int:
+        """The newest stamp of a message, -1 before the first."""
+        return self._newest_ns
+
     def clear(self) -> None:
         """Forget everything, as after a jump of the clock."""
         self._sightings.clear()

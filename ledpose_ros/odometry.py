@@ -8,6 +8,8 @@ import numpy as np
 HORIZON_NS = 2_000_000_000
 # Odometry further from an image than this tells nothing of it.
 MAX_GAP_NS = 200_000_000
+# Odometry that is older than the last by so much is of a clock that was set back.
+CLOCK_JUMP_NS = 1_000_000_000
 
 
 class OdometryHistory:
@@ -18,12 +20,15 @@ class OdometryHistory:
         self._poses: list[np.ndarray] = []
 
     def add(self, stamp_ns: int, pose: np.ndarray) -> bool:
-        """Take in a pose; False for one that is none. Stamps that go backwards begin everything anew."""
+        """Take in a pose; False for one that is none.
+
+        One that came late is left out; stamps that go back by a second or more begin everything anew.
+        """
         length = float(np.linalg.norm(pose[3:]))
         if not np.isfinite(pose).all() or not 0.9 < length < 1.1:
             return False
         if self._stamps and stamp_ns <= self._stamps[-1]:
-            if stamp_ns == self._stamps[-1]:
+            if self._stamps[-1] - stamp_ns < CLOCK_JUMP_NS:
                 return True
             self._stamps.clear()
             self._poses.clear()
@@ -34,7 +39,7 @@ class OdometryHistory:
         return True
 
     def pose_at(self, stamp_ns: int) -> np.ndarray | None:
-        """The pose (7,) at a stamp, between or a little beyond those that are known; None if too far off.
+        """The pose (7,) at a stamp; a little beyond those that are known the nearest, None if too far off.
 
         Linear in position, and in the quaternion, which is right to 0.1 degrees for turns below 30 degrees.
         """
@@ -50,7 +55,7 @@ class OdometryHistory:
         if end_ns - start_ns > MAX_GAP_NS:
             nearest = start if stamp_ns - start_ns < end_ns - stamp_ns else end
             return nearest if min(abs(stamp_ns - start_ns), abs(stamp_ns - end_ns)) <= MAX_GAP_NS else None
-        share = (stamp_ns - start_ns) / (end_ns - start_ns)
+        share = min(max((stamp_ns - start_ns) / (end_ns - start_ns), 0.0), 1.0)
         if start[3:] @ end[3:] < 0:
             end = np.concatenate([end[:3], -end[3:]])
         pose = start + share * (end - start)

@@ -53,17 +53,20 @@ def open_sinks(
     with ExitStack() as files:
         sinks: list[Sink] = []
         for path in paths:
+            if path.suffix not in (".csv", ".mp4", ".mcap"):
+                raise LedposeError(f"what should {path} be: its name must end in .csv, .mp4 or .mcap")
             if path.exists():
                 raise LedposeError(f"{path} exists already: remove it, or give another name")
+        if len(set(paths)) < len(paths):
+            raise LedposeError("the same output is given twice: give each another name")
+        for path in paths:
             sink: Sink
             if path.suffix == ".csv":
                 sink = CsvSink(path, metadata.led_names)
             elif path.suffix == ".mp4":
                 sink = VideoSink(path, rate, metadata, peer_size)
-            elif path.suffix == ".mcap":
-                sink = BagSink(path, metadata, peer_size)
             else:
-                raise LedposeError(f"what should {path} be: its name must end in .csv, .mp4 or .mcap")
+                sink = BagSink(path, metadata, peer_size)
             files.enter_context(sink)
             sinks.append(sink)
         yield sinks

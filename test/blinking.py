@@ -121,14 +121,14 @@ def message(type_name: str, stamp_ns: int, **fields: object) -> object:
     return TYPES.types[type_name](header=header, **fields)
 
 
-def camera_info(stamp_ns: int, focal_length: float = 50.0) -> object:
+def camera_info(stamp_ns: int, focal_length: float = 50.0, width: int = SIDE) -> object:
     """The CameraInfo of the pictures."""
     region = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     return message(
         "sensor_msgs/msg/CameraInfo",
         stamp_ns,
         height=SIDE,
-        width=SIDE,
+        width=width,
         distortion_model="plumb_bob",
         d=np.zeros(5),
         k=np.array([focal_length, 0, 16, 0, 50, 16, 0, 0, 1]),
@@ -156,12 +156,13 @@ def write_bag(
     ahead_ns: int,
     storage: StoragePlugin = StoragePlugin.MCAP,
     more: Sequence[tuple[int, str, object]] = (),
+    camera: object | None = None,
 ) -> Path:
     """Images, LED messages, one CameraInfo and `more` messages (when, topic, message) as a bag.
 
     Images come 20 ms late, the CameraInfo after the first of them.
     """
-    entries = [(int(blinking.images_ns[0]) + SECOND, CAMERA_TOPIC, camera_info(START)), *more]
+    entries = [(int(blinking.images_ns[0]) + SECOND, CAMERA_TOPIC, camera or camera_info(START)), *more]
     entries += [
         (
             now,

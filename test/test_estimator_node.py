@@ -474,6 +474,42 @@ def test_wrong_parameters_end_the_node_with_one_sentence(domain, model, tmp_path
         assert node.log.strip().splitlines()[-1].startswith("error: parameter 'peer_size' has 2 numbers")
 
 
+@pytest.mark.parametrize(
+    ("peers", "sentence"),
+    [("[alpha, /alpha]", "names a peer twice"), ("['not a name']", "'not a name', which is no namespace")],
+)
+def test_names_of_peers_that_cannot_be_topics_end_the_node_with_one_sentence(
+    domain, model, tmp_path, peers, sentence
+):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "peers": peers}) as node:
+        assert node.wait() == 2
+        assert sentence in node.log.strip().splitlines()[-1]
+
+
+def test_absolute_names_and_pictures_without_peers_before_the_clock_is_set_back(
+    camera, domain, model, tmp_path
+):
+    parameters = {"model": model, "peers": "[/far/alpha]", "max_image_age": 0.0}
+    with run_node(MODULE, domain, tmp_path / "log", parameters) as node:
+        camera.wait_for_estimator()
+        alpha = camera.client.collect(PoseWithCovarianceStamped, "identified/far/alpha/pose")
+        leds = camera.client.node.create_publisher(JointState, "/far/alpha/led_states", 10)
+        names, states = list(METADATA.led_names), [1.0, 0.0, 1.0, 0.0]
+
+        def show(rgb: np.ndarray, age: float) -> bool:
+            header = camera.header(age)
+            leds.publish(JointState(header=header, name=names, position=states))
+            camera.publish(message_from_rgb(rgb, header))
+            camera.client.spin_for(0.1)
+            return bool(alpha)
+
+        for _ in range(10):
+            show(BLACK, age=0.0)
+        # An hour back: what was told before counts no more, what is told now does.
+        camera.client.wait_until(lambda: show(WHITE, age=3600.0), what=lambda: node.log)
+        assert "Traceback" not in node.log and camera.value("refused: internal error") == ""
+
+
 def test_transitions_report_what_went_wrong_instead_of_raising():
     from ledpose_ros.nodes.estimator import _transition
 

@@ -116,6 +116,14 @@ def test_forgotten_track_leaves_nothing_to_the_next_with_its_id() -> None:
     assert blinkers.identifier.posterior([0])[0, 0] < 0.6
 
 
+def test_pictures_without_peers_say_nothing() -> None:
+    blinkers = Blinkers(seed=6)
+    blinkers.watch(10.0, {0: 0})
+    before = blinkers.identifier.posterior([0])
+    blinkers.watch(2.0, {}, start=10.0)
+    assert blinkers.identifier.posterior([0]) == pytest.approx(before, abs=0.01)
+
+
 def test_clock_that_jumps_back_begins_anew() -> None:
     blinkers = Blinkers(seed=5)
     blinkers.watch(10.0, {0: 0})

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from blinking import IMAGE_TOPIC, blink, write_bag
+from blinking import IMAGE_TOPIC, SIDE, blink, camera_info, write_bag
 from fake_model import LED_PROBABILITY, METADATA, write_fake_model
 from test_evaluation import FOCAL, HEIGHT, WHITE, WIDTH, straight_ahead, write_picture, write_recording
 
@@ -49,7 +49,7 @@ def write_video(path: Path, pictures: list[np.ndarray], rate: float = 20.0) -> P
 def test_table_of_a_recording(model, tmp_path, capsys):
     recording = write_recording(tmp_path / "test.h5", straight_ahead([2.0, 2.0], 0.0), without_peer=3)
     assert estimate(model, [recording], tmp_path / "out.csv") == 0
-    assert "Found peers in 2 of 5 pictures, 0 more could not be read" in capsys.readouterr().out
+    assert "Found peers in 2 of 5 pictures, 0 more could not be used" in capsys.readouterr().out
     rows = rows_of(tmp_path / "out.csv")
     assert [row["picture"] for row in rows] == ["sample 0", "sample 1"]
     assert [int(row["stamp_ns"]) for row in rows] == [10**9, 2 * 10**9]
@@ -110,7 +110,7 @@ def test_pictures_and_a_damaged_one_among_them(model, tmp_path, capsys):
     for inputs in (pictures, [folder]):
         assert estimate(model, inputs, tmp_path / f"{len(inputs)}.csv") == 0
         out, err = capsys.readouterr()
-        assert "Found peers in 2 of 2 pictures, 1 more could not be read" in out
+        assert "Found peers in 2 of 2 pictures, 1 more could not be used" in out
         assert "1.png is left out: cannot read the picture" in out + err
         assert [Path(row["picture"]).name for row in rows_of(tmp_path / f"{len(inputs)}.csv")] == [
             "0.png",
@@ -178,7 +178,7 @@ def unknown_focal_length(tmp_path: Path) -> list[str]:
         (unknown_focal_length, "give --camera-info or --focal-length"),
         (lambda _: ["--focal-length", "0"], "focal length is 0 px"),
         (lambda path: ["-o", str(path / "out.txt")], "must end in .csv, .mp4 or .mcap"),
-        (lambda path: ["-o", str(path / "picture.png")], "picture.png exists already"),
+        (lambda path: ["-o", str(path / "there.csv")], "there.csv exists already"),
         (lambda path: ["-o", str(path / "no_such_folder/out.csv")], "cannot write"),
         (lambda path: ["-o", str(path / "no_such_folder/out.mp4")], "cannot write the video"),
         (lambda path: ["-o", str(path / "no_such_folder/out.mcap")], "cannot write the bag"),
@@ -186,6 +186,7 @@ def unknown_focal_length(tmp_path: Path) -> list[str]:
 )
 def test_what_cannot_work_is_said_in_a_sentence(model, tmp_path, capsys, words, sentence):
     picture = write_picture(tmp_path / "picture.png")
+    (tmp_path / "there.csv").touch()
     assert estimate(model, [picture], tmp_path / "out.csv", *words(tmp_path)) == 2
     assert sentence in capsys.readouterr().err
 
@@ -229,3 +230,26 @@ assert "rclpy" not in sys.modules and "torch" not in sys.modules
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(told.stdout) == pytest.approx(2.0)
+
+
+def test_bag_without_a_usable_camera_info(model, tmp_path, capsys):
+    """An uncalibrated driver publishes zeros: the camera is as given, or as in the model's calibration."""
+    write_bag(tmp_path / "bag", blink(5), 0, camera=camera_info(0, focal_length=0.0))
+    words = ["--image-topic", IMAGE_TOPIC, "--min-confidence", "0"]
+    assert estimate(model, [tmp_path / "bag"], tmp_path / "model.csv", *words) == 0
+    assert estimate(model, [tmp_path / "bag"], tmp_path / "told.csv", *words, "--focal-length", "100") == 0
+    assert len({row["stamp_ns"] for row in rows_of(tmp_path / "told.csv")}) == 5
+
+
+def test_camera_info_of_another_size_is_refused_as_by_the_node(model, tmp_path, capsys):
+    write_bag(tmp_path / "bag", blink(5), 0, camera=camera_info(0, width=2 * SIDE))
+    assert estimate(model, [tmp_path / "bag"], tmp_path / "out.csv", "--image-topic", IMAGE_TOPIC) == 2
+    assert "its camera_info is for 64x32, but the picture is 32x32" in capsys.readouterr().err
+
+
+def test_outputs_are_checked_before_anything_is_written(model, tmp_path, capsys):
+    picture = write_picture(tmp_path / "picture.png")
+    assert estimate(model, [picture], tmp_path / "out.csv", "-o", str(tmp_path / "out.odd")) == 2
+    assert estimate(model, [picture], tmp_path / "out.csv", "-o", str(tmp_path / "out.csv")) == 2
+    assert "the same output is given twice" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()

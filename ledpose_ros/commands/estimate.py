@@ -82,12 +82,12 @@ def run(args: argparse.Namespace) -> None:
         for frame in progress:
             try:
                 rgb = frame.decode()
+                height, width, _ = rgb.shape
+                camera = camera_for(frame, (width, height), given, args.focal_length, calibration)
+                peers = estimator.estimate(rgb, *camera, args.min_confidence, tilt)
             except LedposeError as error:
-                refusals.count("unreadable", f"{frame.name} is left out: {error}")
+                refusals.count("unusable", f"{frame.name} is left out: {error}")
                 continue
-            height, width, _ = rgb.shape
-            camera = camera_for(frame, (width, height), given, args.focal_length, calibration)
-            peers = estimator.estimate(rgb, *camera, args.min_confidence, tilt)
             tracks = tracker.update(frame.stamp_ns, peers, standing)
             for sink in sinks:
                 sink.add(Estimates(frame, rgb, camera, peers, [track.id for track in tracks]))
@@ -95,8 +95,9 @@ def run(args: argparse.Namespace) -> None:
             with_peers += bool(peers)
     left_out = refusals.counts.total()
     if not pictures:
-        raise LedposeError(f"none of the {left_out} pictures in {args.input[0]} could be used")
+        reasons = "".join(f"; {sentence}" for sentence in refusals.sentences.values())
+        raise LedposeError(f"none of the {left_out} pictures in {args.input[0]} could be used{reasons}")
     print(
-        f"Found peers in {with_peers} of {pictures} pictures, {left_out} more could not be read; "
+        f"Found peers in {with_peers} of {pictures} pictures, {left_out} more could not be used; "
         f"wrote {', '.join(map(str, args.output))}."
     )

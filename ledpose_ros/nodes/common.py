@@ -171,12 +171,14 @@ class ImageSubscription:
         self._node = node
         self._arguments = (message_type, topic, callback)
         self._refusals = refusals
+        self._is_destroyed = False
         self._subscription = subscribe(
             node, *self._arguments, QoSProfile(depth=depth), refusals, self._on_reliability_refused
         )
 
     def destroy(self) -> None:
         """End the subscription."""
+        self._is_destroyed = True
         self._node.destroy_subscription(self._subscription)
 
     def _on_reliability_refused(self) -> None:
@@ -185,9 +187,11 @@ class ImageSubscription:
         self._node.executor.create_task(self._settle_for_best_effort)
 
     def _settle_for_best_effort(self) -> None:
+        if self._is_destroyed:
+            return  # meanwhile
         topic, qos = self._subscription.topic_name, self._subscription.qos_profile
         self._node.get_logger().info(f"{topic} is published best-effort, so messages may get lost on the way")
-        self.destroy()
+        self._node.destroy_subscription(self._subscription)
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
         settled = [policy for policy in OVERRIDABLE_POLICIES if policy is not QoSPolicyKind.RELIABILITY]
         self._subscription = subscribe(self._node, *self._arguments, qos, self._refusals, overridable=settled)

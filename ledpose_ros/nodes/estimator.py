@@ -17,9 +17,11 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSPolicyKind, QoSProfile
 from rclpy.time import Time
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -53,10 +55,10 @@ from ledpose_ros.nodes.common import (
 )
 from ledpose_ros.nodes.peer_outputs import PeerOutputs
 from ledpose_ros.odometry import OdometryHistory
-from ledpose_ros.pairing import nanoseconds
+from ledpose_ros.pairing import CLOCK_JUMP_NS, nanoseconds
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.refusals import Refusals
-from ledpose_ros.tracking import PeerTracker, Track
+from ledpose_ros.tracking import TIMEOUT, PeerTracker, Track
 from ledpose_ros.visualization import draw_attention, draw_peers
 
 LED_QUEUE = 100
@@ -156,13 +158,15 @@ class EstimatorNode(LifecycleNode):
         # What the executor's thread hears and the worker needs.
         self._senses = threading.Lock()
         self._odometry = OdometryHistory()
-        self._peer_names = [name for name in settings.peers if name]
+        self._peer_names = _checked_names(settings.peers)
         guard, max_age = nanoseconds(settings.led_guard), nanoseconds(settings.led_max_age)
         self._led_histories = [LedHistory(guard, max_age) for _ in self._peer_names]
         # What the worker remembers of the images before.
         self._identifier = PeerIdentifier(self._peer_names, self._led_histories)
         self._tracker = PeerTracker()
         self._knows_own_motion = False
+        self._own_motion_ns = 0
+        self._own_pose: np.ndarray | None = None
 
         self._received = self._answered = self._superseded = 0
         self._received_before = 0
@@ -205,15 +209,17 @@ class EstimatorNode(LifecycleNode):
     @_transition
     def on_configure(self, _state: LifecycleState) -> None:
         settings = self._settings
-        if settings.publish_tf:
+        estimator = PeerEstimator(
+            settings.model or default_model_path(), settings.threads, settings.providers, settings.spinning
+        )
+        # Once: what tf2 subscribes to and publishes stays with the node.
+        if settings.publish_tf and self._outputs.tf_broadcaster is None:
             self._outputs.tf_broadcaster = _tf2("publish_tf", "false").TransformBroadcaster(self)
-        if settings.base_frame:
+        if settings.base_frame and self._tf is None:
             tf2_ros = _tf2("base_frame", "an empty string")
             self._tf = tf2_ros.Buffer()
             self._tf.listener = tf2_ros.TransformListener(self._tf, self)
-        self._estimator = PeerEstimator(
-            settings.model or default_model_path(), settings.threads, settings.providers, settings.spinning
-        )
+        self._estimator = estimator
         calibration = self._estimator.metadata.calibration
         self.get_logger().info(
             f"model {self._estimator.path}: LEDs {', '.join(self._estimator.metadata.led_names)}; "
@@ -233,12 +239,12 @@ class EstimatorNode(LifecycleNode):
 
     @_transition
     def on_cleanup(self, _state: LifecycleState) -> None:
-        self._release()
+        self._estimator = None
 
     @_transition
     def on_shutdown(self, _state: LifecycleState) -> None:
         self._stop()
-        self._release()
+        self._estimator = None
 
     @property
     def _state(self) -> str:
@@ -254,10 +260,6 @@ class EstimatorNode(LifecycleNode):
             self._worker.join()
             self._worker = None
         self._meet_demand()
-
-    def _release(self) -> None:
-        """Let go of what on_configure made."""
-        self._estimator = self._tf = self._outputs.tf_broadcaster = None
 
     # --- who listens ----------------------------------------------------------------------------------------
 
@@ -307,8 +309,14 @@ class EstimatorNode(LifecycleNode):
         except LedposeError as error:
             self._refusals.count("malformed LED message", str(error))
             return
+        stamp = stamp_ns(message.header.stamp)
+        if stamp == 0:
+            self._refusals.count("malformed LED message", "an LED message has the stamp 0")
+            return
         with self._senses:
-            history.add(stamp_ns(message.header.stamp), states, self.get_clock().now().nanoseconds)
+            if history.newest_ns - stamp >= CLOCK_JUMP_NS:
+                history.clear()
+            history.add(stamp, states, self.get_clock().now().nanoseconds)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._is_enabled = request.data
@@ -433,6 +441,10 @@ class EstimatorNode(LifecycleNode):
         """Pose (7,) of the optical frame for the tracker: among standing things if odometry tells it."""
         with self._senses:
             base = self._odometry.pose_at(image_stamp_ns)
+        if base is None and image_stamp_ns - self._own_motion_ns < TIMEOUT * 1e9:
+            base = self._own_pose  # a gap, after which things go on
+        elif base is not None:
+            self._own_motion_ns, self._own_pose = image_stamp_ns, base
         if (base is not None) != self._knows_own_motion:
             # Places in one frame mean nothing in the other.
             self._knows_own_motion = base is not None
@@ -525,6 +537,22 @@ class EstimatorNode(LifecycleNode):
             sentences = list(self._refusals.sentences.values())
             return WARN, sentences[-1] if sentences else "no image has been answered yet"
         return OK, f"{self._peer_count} peers in the last image"
+
+
+def _checked_names(peers: Sequence[str]) -> list[str]:
+    """The namespaces that are not empty; LedposeError if one is none, or is there twice."""
+    names = [name for name in peers if name]
+    for name in names:
+        try:
+            validate_topic_name(f"{name}/led_states")
+        except InvalidTopicNameException as error:
+            reason = str(error).partition("\n")[0].rstrip(":")
+            raise LedposeError(
+                f"parameter 'peers' holds '{name}', which is no namespace: {reason}"
+            ) from error
+    if len({name.strip("/") for name in names}) < len(names):
+        raise LedposeError(f"parameter 'peers' names a peer twice: {', '.join(names)}")
+    return names
 
 
 def _tf2(parameter: str, without: str) -> Any:

@@ -59,7 +59,8 @@ class PeerOutputs:
         if names:
             self._identities = publisher(JointState, "peer_identities")
             self._named = {
-                name: publisher(PoseWithCovarianceStamped, f"identified/{name}/pose") for name in names
+                name: publisher(PoseWithCovarianceStamped, f"identified/{name.strip('/')}/pose")
+                for name in names
             }
         self.tf_broadcaster: Any = None
 
