@@ -8,6 +8,7 @@ network of the predecessor's size.
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
@@ -198,6 +199,7 @@ def export_predecessor(path: Path, size: tuple[int, int]) -> None:
             layers.append(nn.MaxPool2d(pooling))
         inputs = channels
     network = nn.Sequential(*layers).eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     torch.onnx.export(
         network, (torch.zeros(1, 3, *size),), str(path), input_names=["image"], dynamo=True, verbose=False
     )
