@@ -2,6 +2,7 @@
 """What the benchmark commands share."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,14 @@ def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentPar
         help="where the benchmark's recordings are kept (benchmarks/data)",
     )
     return parser
+
+
+def two_cores() -> tuple[int, int]:
+    """A core for who publishes pictures, another one for who is measured; LedposeError without them."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise LedposeError("two cores are needed, one for the camera and one for who is measured")
+    return cores[0], cores[-1]
 
 
 def run_command(run: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:

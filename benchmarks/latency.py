@@ -27,8 +27,8 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from benchmarks.command import benchmark_parser, run_command
-from benchmarks.recordings import PICTURES, provide
+from benchmarks.command import benchmark_parser, run_command, two_cores
+from benchmarks.recordings import some_pictures
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import text_table
@@ -37,7 +37,6 @@ from ledpose_ros.live_graph import NodeProcess, running_nodes, use_private_domai
 from ledpose_ros.model_metadata import default_model_path
 from ledpose_ros.nodes.common import message_from_rgb
 from ledpose_ros.nodes.estimator import STAGES
-from ledpose_ros.recording import Recording
 
 SIZES = ((320, 180), (640, 360), (1280, 720))
 MAIN_SIZE = (640, 360)
@@ -216,19 +215,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print."""
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise LedposeError("two cores are needed, one for the camera and one for the estimator")
+    own, other = two_cores()
     model = (args.model or default_model_path()).absolute()
-    with Recording(provide(PICTURES, args.data)) as recording:
-        pictures = [recording.image(index) for index in range(0, len(recording), 4)]
+    pictures = some_pictures(args.data)
     use_private_domain()
-    os.sched_setaffinity(0, cores[:1])
+    os.sched_setaffinity(0, [own])
     repeat = int(5 * args.seconds)
     sized = {f"{w}x{h}": resized(pictures, (w, h)) for w, h in SIZES}
     networks = {name: network_costs(model, images, repeat) for name, images in sized.items()}
     rclpy.init()
-    nodes = {name: node_costs(model, images, args.seconds, cores[-1]) for name, images in sized.items()}
+    nodes = {name: node_costs(model, images, args.seconds, other) for name, images in sized.items()}
     rclpy.try_shutdown()
 
     def table(rows: dict[str, dict[str, float]]) -> str:

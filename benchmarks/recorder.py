@@ -27,12 +27,13 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header
 
-from benchmarks.command import benchmark_parser, run_command
-from benchmarks.recordings import PICTURES, provide
+from benchmarks.command import benchmark_parser, run_command, two_cores
+from benchmarks.recordings import some_pictures
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import text_table
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import DEFAULT_LED_NAMES
+from ledpose_ros.live_graph import use_private_domain
 from ledpose_ros.nodes.common import message_from_rgb
 from ledpose_ros.recording import Recording
 
@@ -155,12 +156,11 @@ def receive_stamps(name: str, folder: Path) -> np.ndarray:
     return np.asarray(stamps)
 
 
-def measure(camera: Camera, name: str, seconds: float, rate: float) -> Cost:
-    """Record for so long."""
-    cores = sorted(os.sched_getaffinity(0))
+def measure(camera: Camera, name: str, seconds: float, rate: float, core: int) -> Cost:
+    """Record for so long, on that core."""
     with TemporaryDirectory(prefix="ledpose_bench_") as directory:
         folder = Path(directory)
-        with running(name, folder, cores[-1]) as process:
+        with running(name, folder, core) as process:
             camera.wait_for_subscriber()
             for _ in camera.publish(1.0, STEADY_RATE):  # its first messages cost more
                 pass
@@ -207,19 +207,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print."""
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise LedposeError("two cores are needed, one for the camera and one for who records")
-    with Recording(provide(PICTURES, args.data)) as recording:
-        pictures = [recording.image(index) for index in range(0, len(recording), 4)]
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_DOMAIN_ID"] = str(100 - os.getpid() % 50)
+    own, other = two_cores()
+    pictures = some_pictures(args.data)
+    use_private_domain()
     costs = encoding_costs(pictures)
     print(text_table(["ms", "kB"], costs))
     rclpy.init()
-    os.sched_setaffinity(0, cores[:-1])
+    os.sched_setaffinity(0, [own])
     camera = Camera(pictures)
-    found = {name: measure(camera, name, args.seconds, OFFERED_RATE) for name in SINKS}
+    found = {name: measure(camera, name, args.seconds, OFFERED_RATE, other) for name in SINKS}
     ours = found["recorder, jpeg 90"]
     print(f"\n{OFFERED_RATE:g} pictures a second offered, one core:")
     columns = ["samples/s", "CPU ms", "kB"]
@@ -235,7 +231,7 @@ def run(args: argparse.Namespace) -> None:
     print(text_table(columns, rows))
     print(f"Recorded a second: {ours.rate:.0f}, required {REQUIRED_RATE:g}.")
     if args.minutes:
-        steady = measure(camera, "recorder, jpeg 90", 60 * args.minutes, STEADY_RATE)
+        steady = measure(camera, "recorder, jpeg 90", 60 * args.minutes, STEADY_RATE, other)
         refused = {key: value for key, value in camera.status.items() if key.startswith("refused")}
         print(f"\n{STEADY_RATE:g} Hz for {args.minutes:g} minutes: {steady.samples} samples.")
         print(f"Refused: {refused or 'none'}.")

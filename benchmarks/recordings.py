@@ -73,6 +73,12 @@ def provide(wanted: BenchmarkSet, directory: Path, workers: int | None = None) -
     return path
 
 
+def some_pictures(directory: Path) -> list[np.ndarray]:
+    """48 pictures (640x360) of different rooms, uint8 (H, W, 3) RGB."""
+    with Recording(provide(PICTURES, directory)) as recording:
+        return [recording.image(index) for index in range(0, len(recording), SCENE_FRAMES)]
+
+
 def _render(wanted: BenchmarkSet, path: Path, peers_path: Path, workers: int) -> None:
     # Imported here: recordings that are there need no OpenGL.
     from ledpose_ros.commands.simulate import write_recording

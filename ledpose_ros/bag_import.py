@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ledpose_ros.bags import IMAGE_TYPES, LED_TYPES, Bag
+from ledpose_ros.bags import CAMERA_TYPES, IMAGE_TYPES, LED_TYPES, Bag
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import pose_of
 from ledpose_ros.led_sources import LedAssembler, LedTopic
-from ledpose_ros.leds import stamp_ns
-from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of
+from ledpose_ros.leds import nanoseconds, stamp_ns
+from ledpose_ros.pairing import SamplePairer
 from ledpose_ros.recording_session import FAILED, Camera, CameraImage, RecordingSession, SessionSettings
 from ledpose_ros.refusals import Refusals
 
-CAMERA_TYPES = ("sensor_msgs/msg/CameraInfo",)
 POSE_TYPES = ("geometry_msgs/msg/PoseStamped",)
 
 

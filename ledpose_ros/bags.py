@@ -21,6 +21,7 @@ from ledpose_ros.geometry import Camera
 
 SECOND = 1_000_000_000
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+CAMERA_TYPES = ("sensor_msgs/msg/CameraInfo",)
 LED_TYPES = ("sensor_msgs/msg/JointState",)
 
 

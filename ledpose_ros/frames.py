@@ -145,11 +145,11 @@ def _recording(path: Path) -> Source:
 
 
 def _bag(path: Path, image_topic: str | None) -> Source:
-    from ledpose_ros.bags import IMAGE_TYPES, Bag
+    from ledpose_ros.bags import CAMERA_TYPES, IMAGE_TYPES, Bag
 
     bag = Bag(path)
     topic = bag.choose_topic(IMAGE_TYPES, image_topic, "--image-topic")
-    infos = bag.topics(("sensor_msgs/msg/CameraInfo",))
+    infos = bag.topics(CAMERA_TYPES)
     # That of the same camera lies beside the images; image/compressed is one level deeper.
     beside = [info for info in infos if topic.startswith(f"{info.rpartition('/')[0]}/")]
     info_topic = max(beside, key=len) if beside else None

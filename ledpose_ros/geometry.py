@@ -17,7 +17,7 @@ Quantities
 Quaternions are x y z w, float64. Everything is vectorised over the first axis N.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -92,6 +92,12 @@ def quaternion_from_matrix(matrix: np.ndarray) -> np.ndarray:
         ]
     )
     return np.asarray(np.linalg.eigh(symmetric)[1][:, -1])
+
+
+def pose_of(message: Any) -> np.ndarray:
+    """The pose (7,) x y z qx qy qz qw of a message that has a geometry_msgs/Pose, as a PoseStamped."""
+    position, turn = message.pose.position, message.pose.orientation
+    return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
 
 
 def chained_pose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:

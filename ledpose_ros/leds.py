@@ -16,6 +16,10 @@ import numpy as np
 
 from ledpose_ros.errors import LedposeError
 
+# Messages of one topic may overtake each other by a little; what goes back further is a clock that was set
+# back, as when a recorded bag starts over.
+CLOCK_JUMP_NS = 1_000_000_000
+
 DEFAULT_LED_NAMES = ("front", "left", "back", "right")
 # alpha_k: direction in the peer's body frame [rad] from which an LED is seen best.
 DEFAULT_LED_DIRECTIONS = (0.0, pi / 2, pi, -pi / 2)
@@ -24,6 +28,11 @@ DEFAULT_LED_DIRECTIONS = (0.0, pi / 2, pi, -pi / 2)
 def stamp_ns(stamp: Any) -> int:
     """A ROS stamp (builtin_interfaces/Time) in nanoseconds."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def nanoseconds(seconds: float) -> int:
+    """Seconds in nanoseconds."""
+    return round(seconds * 1e9)
 
 
 def check_leds(led_names: Sequence[str], led_directions: Sequence[float]) -> None:

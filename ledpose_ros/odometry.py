@@ -5,11 +5,11 @@ from bisect import bisect_left
 
 import numpy as np
 
+from ledpose_ros.leds import CLOCK_JUMP_NS
+
 HORIZON_NS = 2_000_000_000
 # Odometry further from an image than this tells nothing of it.
 MAX_GAP_NS = 200_000_000
-# Odometry that is older than the last by so much is of a clock that was set back.
-CLOCK_JUMP_NS = 1_000_000_000
 
 
 class OdometryHistory:

@@ -11,12 +11,16 @@ import numpy as np
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.led_sources import LedAssembler, LedTopic
-from ledpose_ros.leds import HeldState, LedHistory, Rejection, led_states_from_message
+from ledpose_ros.leds import (
+    CLOCK_JUMP_NS,
+    HeldState,
+    LedHistory,
+    Rejection,
+    led_states_from_message,
+    nanoseconds,
+)
 from ledpose_ros.recording import checked_pose
 
-# Messages of one topic may overtake each other by a little; what goes back further is a clock that was set
-# back, as when a recorded bag starts over.
-CLOCK_JUMP_NS = 1_000_000_000
 POSES_KEPT = 1000
 # How long an image waits for the LED message after it [s]: generous, for the queue is bounded anyway, and a
 # simulator on a busy machine sends its messages late.
@@ -28,17 +32,6 @@ ImageT = TypeVar("ImageT")
 
 Refuse = Callable[[str, str], None]
 """Called with a short fixed reason, to count, and a sentence for the log."""
-
-
-def pose_of(message: Any) -> np.ndarray:
-    """The pose (7,) x y z qx qy qz qw of a geometry_msgs/PoseStamped."""
-    position, turn = message.pose.position, message.pose.orientation
-    return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
-
-
-def nanoseconds(seconds: float) -> int:
-    """Seconds in nanoseconds."""
-    return round(seconds * 1e9)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,8 @@ from ros_graph import REPOSITORY, new_domain, ros_environment
 from toy import write_toy_recording
 
 BENCHMARK = """
-from benchmarks import recorder
-from benchmarks.recordings import BenchmarkSet
-recorder.PICTURES = BenchmarkSet("toy", 4)
+from benchmarks import recorder, recordings
+recordings.PICTURES = recordings.BenchmarkSet("toy", 4)
 recorder.OFFERED_RATE = 50.0
 recorder.run(recorder.make_parser().parse_args())
 """

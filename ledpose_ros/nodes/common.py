@@ -30,6 +30,7 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.parameters import Parameter
 from ledpose_ros.refusals import Refusals
 
+LED_QUEUE = 100
 UNBOUNDED_INTEGER = 2**63 - 1
 OVERRIDABLE_POLICIES = (
     QoSPolicyKind.HISTORY,
@@ -149,6 +150,14 @@ def subscribe(
         qos_overriding_options=QoSOverridingOptions(overridable),
     )
     return subscription
+
+
+def subscribe_to_leds(
+    node: Node, message_type: type, topic: str, callback: Callable[[Any], None], refusals: Refusals
+) -> None:
+    """Subscribe to LED states, reliably and with a deep queue: after a lost change a wrong state is told."""
+    qos = QoSProfile(depth=LED_QUEUE)
+    subscribe(node, message_type, topic, callback, qos, refusals, overridable=(QoSPolicyKind.DURABILITY,))
 
 
 class ImageSubscription:

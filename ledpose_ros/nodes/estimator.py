@@ -19,7 +19,6 @@ from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSPolicyKind, QoSProfile
 from rclpy.time import Time
 from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -34,12 +33,13 @@ from ledpose_ros.geometry import (
     camera_tilt,
     chained_pose,
     check_camera,
+    pose_of,
     quaternion_about,
     quaternion_product,
 )
 from ledpose_ros.identification import PeerIdentifier
 from ledpose_ros.images import rgb_from_message
-from ledpose_ros.leds import LedHistory, led_states_from_message, stamp_ns
+from ledpose_ros.leds import CLOCK_JUMP_NS, LedHistory, led_states_from_message, nanoseconds, stamp_ns
 from ledpose_ros.model_metadata import default_model_path
 from ledpose_ros.nodes.common import (
     ERROR,
@@ -52,16 +52,15 @@ from ledpose_ros.nodes.common import (
     run_node,
     sensor_qos,
     subscribe,
+    subscribe_to_leds,
 )
 from ledpose_ros.nodes.peer_outputs import PeerOutputs
 from ledpose_ros.odometry import OdometryHistory
-from ledpose_ros.pairing import CLOCK_JUMP_NS, nanoseconds
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.refusals import Refusals
 from ledpose_ros.tracking import TIMEOUT, PeerTracker, Track
 from ledpose_ros.visualization import draw_attention, draw_peers
 
-LED_QUEUE = 100
 ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
 # Without images or results for so long, the diagnostics say why.
@@ -182,16 +181,8 @@ class EstimatorNode(LifecycleNode):
         odometry_qos = sensor_qos(ODOMETRY_QUEUE)
         subscribe(self, Odometry, "odometry", self._on_odometry, odometry_qos, self._refusals)
         for name, history in zip(self._peer_names, self._led_histories, strict=True):
-            # Reliable, and of this depth: a lost change would tell against the right peer.
-            subscribe(
-                self,
-                JointState,
-                f"{name}/led_states",
-                partial(self._on_led_states, history),
-                QoSProfile(depth=LED_QUEUE),
-                self._refusals,
-                overridable=(QoSPolicyKind.DURABILITY,),
-            )
+            hear = partial(self._on_led_states, history)
+            subscribe_to_leds(self, JointState, f"{name}/led_states", hear, self._refusals)
         self.create_service(SetBool, "~/enable", self._on_enable)
         # Steady time, so that diagnostics also come while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -293,8 +284,7 @@ class EstimatorNode(LifecycleNode):
         self._camera_info = message
 
     def _on_odometry(self, message: Odometry) -> None:
-        position, turn = message.pose.pose.position, message.pose.pose.orientation
-        pose = np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
+        pose = pose_of(message.pose)
         with self._senses:
             is_pose = self._odometry.add(stamp_ns(message.header.stamp), pose)
         if not is_pose:

@@ -16,13 +16,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSPolicyKind, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import pose_of
 from ledpose_ros.led_sources import LedAssembler, LedTopic, read_led_sources
-from ledpose_ros.leds import check_leds, stamp_ns
+from ledpose_ros.leds import check_leds, nanoseconds, stamp_ns
 from ledpose_ros.nodes.common import (
     ERROR,
     OK,
@@ -33,8 +33,9 @@ from ledpose_ros.nodes.common import (
     run_node,
     sensor_qos,
     subscribe,
+    subscribe_to_leds,
 )
-from ledpose_ros.pairing import SamplePairer, nanoseconds, pose_of
+from ledpose_ros.pairing import SamplePairer
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.recording_session import (
     FAILED,
@@ -46,7 +47,6 @@ from ledpose_ros.recording_session import (
 )
 from ledpose_ros.refusals import Refusals
 
-LED_QUEUE = 100
 POSE_QUEUE = 100
 IMAGE_QUEUE = 10
 STATUS_PERIOD = 1.0
@@ -82,9 +82,10 @@ class RecorderNode(Node):
         ImageSubscription(self, image_type, "image", self._on_image, self._refusals, IMAGE_QUEUE)
         subscribe(self, CameraInfo, "camera_info", self._on_camera_info, sensor_qos(), self._refusals)
         for topic, message_class in led_topics:
-            self._subscribe_to_leds(message_class, topic.name, partial(self._on_led_source, topic))
+            hear = partial(self._on_led_source, topic)
+            subscribe_to_leds(self, message_class, topic.name, hear, self._refusals)
         if not led_topics:
-            self._subscribe_to_leds(JointState, "led_states", self._on_led_states)
+            subscribe_to_leds(self, JointState, "led_states", self._on_led_states, self._refusals)
         if self._records_poses:
             subscribe(
                 self, PoseStamped, "ground_truth", self._on_pose, sensor_qos(POSE_QUEUE), self._refusals
@@ -98,18 +99,6 @@ class RecorderNode(Node):
         self.create_timer(STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._status_time = time.monotonic()
         self._status_samples = self._status_refusals = 0
-
-    def _subscribe_to_leds(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
-        # Reliable, and of this depth: a lost change would label images wrongly until the next message.
-        subscribe(
-            self,
-            message_type,
-            topic,
-            callback,
-            QoSProfile(depth=LED_QUEUE),
-            self._refusals,
-            overridable=(QoSPolicyKind.DURABILITY,),
-        )
 
     def close(self) -> None:
         """Write all that is queued, finish the file and say what was recorded."""
