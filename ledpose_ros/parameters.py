@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameters of every node, in one table.
 
-The table feeds the nodes' declarations, the YAML files in `config/`, `docs/parameters.md` and the launch
-files, so that none of them can drift from the others. `python -m ledpose_ros.parameters --write .` rewrites
-the generated files of a source checkout.
+The table feeds the nodes' declarations, the YAML files in `config/`, the tables on the nodes' pages in `docs/`
+and the launch files, so that none of them can drift from the others. `python -m ledpose_ros.parameters
+--write .` rewrites what is generated in a source checkout.
 """
 
 import argparse
@@ -343,43 +343,54 @@ def yaml_text(node_name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown_text() -> str:
-    """The reference page of all parameters."""
-    lines = [
-        "# Parameters",
-        "",
-        "Generated from the table in `ledpose_ros/parameters.py`, which the nodes declare.",
-    ]
-    for node_name, table in NODE_PARAMETERS.items():
-        lines += ["", f"## {node_name}", ""]
-        lines += ["| parameter | type | default | allowed | live | meaning |", "|---|---|---|---|---|---|"]
-        for parameter in table:
-            default, live = f"`{_yaml_value(parameter.default)}`", "no" if parameter.read_only else "yes"
-            cells = (f"`{parameter.name}`", parameter.type_name, default, parameter.allowed or "any", live)
-            lines.append(f"| {' | '.join(cells)} | {parameter.description} |")
+def markdown_table(node_name: str) -> str:
+    """The table of a node's parameters in Markdown."""
+    lines = ["| parameter | type | default | allowed | live | meaning |", "|---|---|---|---|---|---|"]
+    for parameter in NODE_PARAMETERS[node_name]:
+        default, live = f"`{_yaml_value(parameter.default)}`", "no" if parameter.read_only else "yes"
+        cells = (f"`{parameter.name}`", parameter.type_name, default, parameter.allowed or "any", live)
+        lines.append(f"| {' | '.join(cells)} | {parameter.description} |")
     return "\n".join(lines) + "\n"
 
 
-def generated_files() -> dict[str, str]:
-    """Path in the source checkout -> text, for every file made from the table."""
-    files = {f"config/{node_name}.yaml": yaml_text(node_name) for node_name in NODE_PARAMETERS}
-    files["docs/parameters.md"] = markdown_text()
+TABLE_BEGIN = "<!-- generated: python -m ledpose_ros.parameters --write . -->"
+TABLE_END = "<!-- end of what is generated -->"
+
+
+def with_table(page: str, node_name: str) -> str:
+    """A node's page with its table of parameters, between the two comments that mark its place, up to date."""
+    before, begin, rest = page.partition(TABLE_BEGIN)
+    _, end, after = rest.partition(TABLE_END)
+    if not (begin and end):
+        raise LedposeError(f"docs/{node_name}.md needs the lines '{TABLE_BEGIN}' and '{TABLE_END}'")
+    return f"{before}{begin}\n\n{markdown_table(node_name)}\n{end}{after}"
+
+
+def generated_files(checkout: Path) -> dict[str, str]:
+    """Path in the source checkout -> text, for every file with something made from the table."""
+    files = {}
+    for node_name in NODE_PARAMETERS:
+        files[f"config/{node_name}.yaml"] = yaml_text(node_name)
+        page = f"docs/{node_name}.md"
+        files[page] = with_table((checkout / page).read_text(encoding="utf-8"), node_name)
     return files
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print or rewrite the files that are generated from the table."""
+    """Print or rewrite what is generated from the table."""
     parser = argparse.ArgumentParser(prog="python -m ledpose_ros.parameters", description=main.__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--yaml", choices=NODE_PARAMETERS, help="print the YAML parameter file of a node")
-    action.add_argument("--markdown", action="store_true", help="print the reference page")
+    action.add_argument("--markdown", choices=NODE_PARAMETERS, help="print the table of a node")
     action.add_argument("--write", type=Path, metavar="CHECKOUT", help="rewrite the generated files")
     arguments = parser.parse_args(argv)
     if arguments.write:
-        for path, text in generated_files().items():
+        for path, text in generated_files(arguments.write).items():
             (arguments.write / path).write_text(text, encoding="utf-8")
+    elif arguments.yaml:
+        print(yaml_text(arguments.yaml), end="")
     else:
-        print(yaml_text(arguments.yaml) if arguments.yaml else markdown_text(), end="")
+        print(markdown_table(arguments.markdown), end="")
 
 
 if __name__ == "__main__":

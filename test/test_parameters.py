@@ -9,7 +9,15 @@ import pytest
 import yaml
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.parameters import NODE_PARAMETERS, Parameter, generated_files, main, yaml_text
+from ledpose_ros.parameters import (
+    NODE_PARAMETERS,
+    Parameter,
+    generated_files,
+    main,
+    markdown_table,
+    with_table,
+    yaml_text,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = [(node, parameter) for node, table in NODE_PARAMETERS.items() for parameter in table]
@@ -82,19 +90,36 @@ def test_yaml_holds_the_defaults(node):
     assert content == {f"/**/{node}": {"ros__parameters": expected}}
 
 
-@pytest.mark.parametrize(("path", "text"), generated_files().items(), ids=generated_files())
+@pytest.mark.parametrize(("path", "text"), generated_files(ROOT).items(), ids=generated_files(ROOT))
 def test_generated_files_are_up_to_date(path, text):
     assert (ROOT / path).read_text(encoding="utf-8") == text, (
         "run: python -m ledpose_ros.parameters --write ."
     )
 
 
+def test_a_page_keeps_all_but_its_table():
+    page = (ROOT / "docs" / "recorder.md").read_text(encoding="utf-8")
+    table = markdown_table("recorder")
+    assert page.count(table) == 1
+    assert with_table(page.replace(table, "| stale |\n"), "recorder") == page
+
+
+def test_a_page_without_a_place_for_its_table_is_refused():
+    with pytest.raises(LedposeError, match=r"docs/recorder\.md needs the lines"):
+        with_table("# The recorder node\n", "recorder")
+
+
 def test_command_line_prints_and_writes(tmp_path, capsys):
     main(["--yaml", "estimator"])
     assert capsys.readouterr().out == yaml_text("estimator")
-    (tmp_path / "config").mkdir()
-    (tmp_path / "docs").mkdir()
+    main(["--markdown", "estimator"])
+    assert capsys.readouterr().out == markdown_table("estimator")
+    for folder in ("config", "docs"):
+        (tmp_path / folder).mkdir()
+    for path in generated_files(ROOT):
+        if path.endswith(".md"):
+            page = (ROOT / path).read_text(encoding="utf-8")
+            (tmp_path / path).write_text(page.replace("| no |", "| |"), encoding="utf-8")
     main(["--write", str(tmp_path)])
-    assert {
-        path: (tmp_path / path).read_text(encoding="utf-8") for path in generated_files()
-    } == generated_files()
+    written = {path: (tmp_path / path).read_text(encoding="utf-8") for path in generated_files(ROOT)}
+    assert written == generated_files(ROOT)
