@@ -2,6 +2,8 @@
 # make test   the tests
 # make lint   ruff and mypy
 # make faults what becomes of recordings when things go wrong, as docs/faults.md
+# make docs   the documentation as a site, in site/
+# make figures the computed pictures of the documentation, in docs/figures/
 # make venv   what the others need, in $(VENV)
 # make clean  remove what the above made, but for $(VENV)
 #
@@ -21,7 +23,7 @@ ifdef ROS_DISTRO
 unexport LD_LIBRARY_PATH
 endif
 
-.PHONY: help demo test faults lint venv rendering clean
+.PHONY: help demo test faults docs figures lint venv rendering clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -35,6 +37,12 @@ test: venv rendering
 faults: venv
 	$(BIN)/python -m pytest test/test_faults.py --fault-table docs/faults.md --label-samples 20000
 
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+figures: venv rendering
+	$(BIN)/python scripts/figures.py
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -47,6 +55,10 @@ $(VENV)/.installed: setup.py constraints.txt ledpose_ros/cli.py Makefile
 		$(ROS_WHEELS) --editable '.[train,sim,test]'
 	touch $@
 
+$(VENV)/.docs: setup.py constraints.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 rendering: $(VENV)/.rendering
 
 $(VENV)/.rendering: scripts/rendering_libraries.sh $(VENV)/.installed
@@ -54,4 +66,4 @@ $(VENV)/.rendering: scripts/rendering_libraries.sh $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf build install log demo_output *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build install log demo_output site *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -63,7 +63,7 @@ setup(
         "tqdm",
     ],
     extras_require={name: list(requirements) for name, requirements in EXTRAS.items()}
-    | {"test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML", "mcap"]},
+    | {"test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML", "mcap"], "docs": ["mkdocs-material"]},
     entry_points={"console_scripts": executables},
     zip_safe=False,
 )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameters of every node, in one table.
 
-The table feeds the nodes' declarations, the YAML files in `config/`, the tables on the nodes' pages in `docs/`
+The table feeds the nodes' declarations, the YAML files in `config/`, the tables on the nodes' pages
 and the launch files, so that none of them can drift from the others. `python -m ledpose_ros.parameters
 --write .` rewrites what is generated in a source checkout.
 """
@@ -358,7 +358,7 @@ TABLE_END = "<!-- end of what is generated -->"
 
 
 def with_table(page: str, node_name: str) -> str:
-    """A node's page with its table of parameters, between the two comments that mark its place, up to date."""
+    """A node's page with its table of parameters, between the comments that mark its place, up to date."""
     before, begin, rest = page.partition(TABLE_BEGIN)
     _, end, after = rest.partition(TABLE_END)
     if not (begin and end):

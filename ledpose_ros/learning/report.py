@@ -122,7 +122,7 @@ def write_report(directory: Path, model: Path, recordings: Sequence[Path]) -> Re
             curves=_picture(_curve_figure(log.curves, phases, len(led_names)))
             if log.curves
             else "<p>The run was too short to log anything.</p>",
-            pictures=_picture(_sight_figure(samples, seen)),
+            pictures=_picture(sight_figure(samples, seen)),
             count=len(samples),
             leds=_led_table(answers, led_names, np.asarray(state["led_directions"])),
             correlations=_picture(_correlation_figure(answers, led_names)),
@@ -356,8 +356,8 @@ def _curve_figure(curves: Mapping[str, Curve], phases: Sequence[tuple[str, int]]
     return figure
 
 
-def _sight_figure(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections]) -> Figure:
-    """What the model sees in some of the samples."""
+def sight_figure(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections]) -> Figure:
+    """What the model sees in some of the samples, at most SHOWN, spread over them."""
     picks = np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).astype(int)
     columns = 3
     rows = -(-len(picks) // columns)
