@@ -42,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWa
 PROGRAMS = ("ledpose", "ros2", "python", "make", "pip", "torchrun", "colcon", "rosdep", "git", "sudo")
 # Beyond this repository: only where they are not run.
 FOREIGN = {"cd", "git", "rosdep", "colcon", "source", "sudo"}
-ROS_TOOLS = {("interface", "show"), ("topic", "hz"), ("topic", "list"), ("bag", "record")}
+ROS_TOOLS = {("bag", "record"), ("interface", "show"), ("pkg", "prefix"), ("topic", "hz"), ("topic", "list")}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Caught(Exception):
 
 @functools.cache
 def parser_of(module: str, *arguments: str) -> argparse.ArgumentParser:
-    """The parser of `python -m MODULE`, which goes no further."""
+    """The parser of `python -m MODULE`, or of `python FILE.py`, which goes no further."""
 
     def catch(parser, *_):
         raise Caught(parser)
@@ -121,7 +121,10 @@ def parser_of(module: str, *arguments: str) -> argparse.ArgumentParser:
         patch.object(sys, "argv", [module, *arguments]),
         pytest.raises(Caught) as caught,
     ):
-        runpy.run_module(module, run_name="__main__")
+        if module.endswith(".py"):
+            runpy.run_path(str(ROOT / module), run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__")
     return caught.value.args[0]
 
 
@@ -175,6 +178,8 @@ def check_node(node: str, words: list[str]) -> None:
     for option, value in zip(options[::2], options[1::2], strict=True):
         name, assigned, to = value.partition(":=")
         assert assigned, f"{option} {value} assigns nothing"
+        if option == "-r" and name in ("__ns", "__node"):
+            continue
         if option == "-r":
             assert has_name(node, name), f"the {node} has no topic {name}"
         elif option == "-p" and name.partition(".")[0] != "qos_overrides" and name != "use_sim_time":
@@ -217,8 +222,8 @@ def check(words: list[str]) -> None:
             check_ros2(rest)
         case ["python" | ".venv/bin/python", "-m", "pytest", *rest]:
             assert all((ROOT / word).exists() for word in rest if not word.startswith("-"))
-        case ["python", "-m", module, *rest]:
-            parser_of(module).parse_args(rest)
+        case ["python", "-m", program, *rest] | ["python", program, *rest]:
+            parser_of(program).parse_args(rest)
         case ["torchrun", *rest]:
             module = rest.index("-m")
             assert rest[module + 1] == "ledpose_ros.cli"
@@ -230,7 +235,7 @@ def check(words: list[str]) -> None:
         case ["pip", "install", what]:
             extras = set(re.findall(r"\w+", what.partition("[")[2]))
             assert extras <= {*EXTRAS, "test", "docs"}, f"there are no extras {extras}"
-        case [program, *_]:
+        case [program, *_] if "=" not in program:
             assert program in FOREIGN, f"{program} is not known to this test"
 
 
@@ -250,7 +255,7 @@ def test_commands_stand_in_blocks_of_their_own(page):
     others = [
         line
         for block in blocks_of(page)
-        if block.language not in ("sh", "text")
+        if block.language != "sh"
         for line in block.text.splitlines()
         if re.match(rf"(\$ )?({'|'.join(PROGRAMS)}) ", line)
     ]
