@@ -41,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWa
 
 PROGRAMS = ("ledpose", "ros2", "python", "make", "pip", "torchrun", "colcon", "rosdep", "git", "sudo")
 # Beyond this repository: only where they are not run.
-FOREIGN = {"cd", "git", "rosdep", "colcon", "source", "sudo"}
+FOREIGN = {"cd", "git", "rosdep", "colcon", "docker", "source", "sudo"}
 ROS_TOOLS = {("bag", "record"), ("interface", "show"), ("pkg", "prefix"), ("topic", "hz"), ("topic", "list")}
 
 
@@ -232,8 +232,8 @@ def check(words: list[str]) -> None:
             phony = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
             unknown = {word for word in targets if "=" not in word} - set(" ".join(phony).split())
             assert not unknown, f"make has no {unknown}"
-        case ["pip", "install", what]:
-            extras = set(re.findall(r"\w+", what.partition("[")[2]))
+        case ["pip", "install", *packages]:
+            extras = {name for package in packages for name in re.findall(r"\w+", package.partition("[")[2])}
             assert extras <= {*EXTRAS, "test", "docs"}, f"there are no extras {extras}"
         case [program, *_] if "=" not in program:
             assert program in FOREIGN, f"{program} is not known to this test"
