@@ -55,7 +55,8 @@ $(VENV)/.installed: setup.py constraints.txt ledpose_ros/cli.py Makefile
 		$(ROS_WHEELS) --editable '.[train,sim,test]'
 	touch $@
 
-$(VENV)/.docs: setup.py constraints.txt $(VENV)/.installed
+$(VENV)/.docs: setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@
 

@@ -193,6 +193,8 @@ def check_ros2(words: list[str]) -> None:
     match words:
         case ["launch", "ledpose_ros", *rest]:
             check_launch(rest)
+        case ["launch", package, *_]:
+            assert package.isidentifier()
         case ["run", "ledpose_ros", name, *rest] if name in NODES:
             check_node(name, rest)
         case ["run", "ledpose_ros", name, *rest]:
