@@ -2,9 +2,9 @@
 """How much is learned in how much time: our preset against the paper's plain loss.
 
 Both train on the same recordings for the same time, measuring not counted; so does ours without one of its
-parts, if asked for. The plain loss trains the coarse network alone, as in the paper, and is decoded as there:
-means under its attention. Size tells distance but for a constant, so all get the one that fits the pictures
-they are measured on best.
+parts, if asked for, or for the same steps, on a machine that has other things to do. The plain loss trains
+the coarse network alone, as in the paper, and is decoded as there: means under its attention. Size tells
+distance but for a constant, so all get the one that fits the pictures they are measured on best.
 """
 
 import argparse
@@ -137,8 +137,12 @@ def learn(
     seed: int,
     scored: Callable[..., Metrics],
     keep: Path | None = None,
+    steps: int | None = None,
 ) -> list[tuple[float, Metrics]]:
-    """Minutes of training, and the row of the averaged network then; `keep` is for the checkpoint."""
+    """Minutes of training, and the row of the averaged network then; `keep` is for the checkpoint.
+
+    It ends after `minutes` or, if given, `steps`.
+    """
     preset, answer, changes = METHODS[method]
     rows: list[tuple[float, Metrics]] = []
     with TemporaryDirectory() as folder, ExitStack() as changed:
@@ -149,7 +153,8 @@ def learn(
         training = Trainer(data, directory, preset(minutes), seed=seed)
         training.network.train()
         spent = 0.0
-        while spent < minutes and training.step < training.preset.steps:
+        last_step = min(steps or training.preset.steps, training.preset.steps)
+        while training.step < last_step and (steps or spent < minutes):
             start = time.perf_counter()
             training.train_step()
             spent += (time.perf_counter() - start) / 60
@@ -195,6 +200,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="what earlier runs have written with --json, to be in table and plot as well",
     )
     parser.add_argument("--minutes", type=float, default=60, metavar="M", help="of training each (60)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of training each, whatever time they take")
     parser.add_argument(
         "--every", type=float, default=5, metavar="M", help="minutes between measurements (5)"
     )
@@ -264,7 +270,14 @@ def measured(args: argparse.Namespace) -> dict[str, list[tuple[float, Metrics]]]
 
         return {
             f"{method}, seed {args.seed}": learn(
-                data, method, args.minutes, args.every, args.seed, scored, args.keep and args.keep / method
+                data,
+                method,
+                args.minutes,
+                args.every,
+                args.seed,
+                scored,
+                args.keep and args.keep / method,
+                args.steps,
             )
             for method in args.method or (OURS, PLAIN)
         }
