@@ -58,12 +58,12 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.estimator import PeerEstimator
     from ledpose_ros.frames import camera_for, open_source, read_camera
     from ledpose_ros.geometry import camera_tilt
-    from ledpose_ros.model_metadata import default_model_path
+    from ledpose_ros.model_metadata import shipped_model
     from ledpose_ros.offline import Estimates, open_sinks
     from ledpose_ros.refusals import Refusals
     from ledpose_ros.tracking import PeerTracker
 
-    estimator = PeerEstimator(args.model or default_model_path(), args.threads)
+    estimator = PeerEstimator(args.model or shipped_model(), args.threads)
     calibration = estimator.metadata.calibration
     if calibration is None:
         raise LedposeError(

@@ -40,7 +40,7 @@ from ledpose_ros.geometry import (
 from ledpose_ros.identification import PeerIdentifier
 from ledpose_ros.images import rgb_from_message
 from ledpose_ros.leds import CLOCK_JUMP_NS, LedHistory, led_states_from_message, nanoseconds, stamp_ns
-from ledpose_ros.model_metadata import default_model_path
+from ledpose_ros.model_metadata import shipped_model
 from ledpose_ros.nodes.common import (
     ERROR,
     OK,
@@ -201,7 +201,7 @@ class EstimatorNode(LifecycleNode):
     def on_configure(self, _state: LifecycleState) -> None:
         settings = self._settings
         estimator = PeerEstimator(
-            settings.model or default_model_path(), settings.threads, settings.providers, settings.spinning
+            settings.model or shipped_model(), settings.threads, settings.providers, settings.spinning
         )
         # Once: what tf2 subscribes to and publishes stays with the node.
         if settings.publish_tf and self._outputs.tf_broadcaster is None:
