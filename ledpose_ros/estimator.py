@@ -235,7 +235,7 @@ def reference_points(
     across = -calibration.forward * np.sin(psi)
     uv = uv + side[:, None] * np.column_stack([across, np.full_like(across, calibration.offset)])
     rays = pixel_rays(uv, K, D, distortion_model)
-    distance = distance_from_scale(log2_scale, rays, calibration, K, width, distortion_model)
+    distance = distance_from_scale(log2_scale, rays, calibration, K, D, distortion_model, width)
     return farther_along_floor(distance[:, None] * rays, calibration.recess, tilt)
 
 

@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--camera-info", type=Path, metavar="YAML", help="file of ROS's camera_calibration")
     parser.add_argument("--focal-length", type=float, metavar="PX", help="of the camera, in pixels")
+    parser.add_argument(
+        "--rectified",
+        action="store_true",
+        help="the pictures are rectified, as on image_rect: P of the camera counts, not K and D",
+    )
     for name, meaning in (("pitch", "positive looks down"), ("roll", "positive lowers the right side")):
         parser.add_argument(
             f"--camera-{name}", type=float, default=0.0, metavar="RAD", help=f"tilt; {meaning} (0)"
@@ -71,9 +76,9 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.focal_length is not None and not args.focal_length > 0:
         raise LedposeError(f"the focal length is {args.focal_length:g} px, but must be above 0")
-    given = read_camera(args.camera_info) if args.camera_info else None
+    given = read_camera(args.camera_info, args.rectified) if args.camera_info else None
     tilt = camera_tilt(args.camera_pitch, args.camera_roll)
-    source = open_source(args.input, args.image_topic)
+    source = open_source(args.input, args.image_topic, args.rectified)
     size = cast(list[float], default_of("estimator", "peer_size"))
     standing = np.concatenate([np.zeros(3), tilt])
     tracker, refusals, pictures, with_peers = PeerTracker(), Refusals(tqdm.write), 0, 0

@@ -25,6 +25,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from ledpose_ros.camera_info import camera_from_info, image_size
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimate, PeerEstimator, locate
 from ledpose_ros.floor import at_base, stand_on_floor
@@ -32,7 +33,6 @@ from ledpose_ros.geometry import (
     Camera,
     camera_tilt,
     chained_pose,
-    check_camera,
     pose_of,
     quaternion_about,
     quaternion_product,
@@ -386,17 +386,14 @@ class EstimatorNode(LifecycleNode):
                 "no camera_info", f"no camera_info has arrived on {self.resolve_topic_name('camera_info')}"
             )
         try:
-            if self._settings.image_is_rectified:
-                camera = check_camera(np.reshape(info.p, (3, 4))[:, :3], np.zeros(0), "plumb_bob")
-            else:
-                camera = check_camera(info.k, info.d, info.distortion_model)
+            camera = camera_from_info(info, self._settings.image_is_rectified)
         except LedposeError as error:
             raise Refusal("unusable camera_info", str(error)) from error
-        height, width = rgb.shape[:2]
-        if (info.width, info.height) != (width, height):
+        (height, width), told = rgb.shape[:2], image_size(info)
+        if told != (width, height):
             raise Refusal(
                 "camera_info of another size",
-                f"camera_info is for {info.width}x{info.height}, but the image is {width}x{height}: "
+                "camera_info is for {}x{}, but the image is ".format(*told) + f"{width}x{height}: "
                 "publish the camera_info of this resolution",
             )
         return camera
