@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ledpose_ros import recording_session
 from ledpose_ros.camera_info import camera_from_info, image_size
 from ledpose_ros.errors import LedposeError
 
@@ -84,3 +85,9 @@ def test_unusable_cameras_are_refused(fields, is_rectified, words):
 
 def test_raw_images_of_the_second_camera_of_a_pair_are_its_own():
     assert camera_from_info(info(p=[*P[:3], -84.0, *P[4:]])).K.ravel().tolist() == K
+
+
+def test_recordings_have_the_camera_of_their_images():
+    camera = recording_session.Camera.from_message(info((2, 2), (320, 180, 640, 360)))
+    assert (camera.width, camera.height) == (320, 180)
+    assert camera.K.tolist() == [[400, 0, 159.5], [0, 395, 89.5], [0, 0, 1]]

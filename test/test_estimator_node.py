@@ -325,6 +325,26 @@ def test_rectified_images_have_the_camera_of_the_projection_matrix(camera, domai
         # Apparent size follows depth, and the same size means twice the depth in such a camera.
         assert (position.x, position.y, position.z) == pytest.approx((-0.4, 0, 4), abs=1e-3)
 
+        # The middle of a sensor of 4 x 4 times the pixels, of which 2 x 2 become one: P is for all of them.
+        camera.info.width, camera.info.height = 4 * WIDTH, 4 * HEIGHT
+        region = camera.info.roi
+        region.x_offset, region.y_offset, region.width, region.height = WIDTH, HEIGHT, 2 * WIDTH, 2 * HEIGHT
+        camera.info.binning_x = camera.info.binning_y = 2
+        camera.info.p = [1600.0, 0, 2 * WIDTH - 0.5, 0, 0, 1600.0, 2 * HEIGHT - 0.5, 0, 0, 0, 1, 0]
+        _, pose = camera.show_until(WHITE, camera.pose, node.log)
+        position = pose.pose.pose.position
+        assert (position.x, position.y, position.z) == pytest.approx((0, 0, 4), abs=1e-5)
+
+        camera.info.p[3] = -80.0
+
+        def is_refused() -> bool:
+            camera.publish(message_from_rgb(WHITE, camera.header()))
+            camera.client.spin_for(0.1)
+            return camera.value("refused: unusable camera_info") != ""
+
+        camera.client.wait_until(is_refused, what=lambda: node.log)
+        assert "second camera of a stereo pair, 0.05 m beside the first" in node.log
+
 
 def test_floor_and_heights(camera, domain, model, tmp_path):
     parameters = {
