@@ -263,6 +263,17 @@ def test_debug_image_is_the_picture_with_drawing_on_it(camera, domain, model, tm
         assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 10
 
 
+def test_debug_images_come_at_most_as_often_as_told(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "debug_image_rate": 0.1}) as node:
+        camera.wait_for_estimator()
+        debug = camera.client.collect(Image, "debug_image")
+        began = time.monotonic()
+        camera.show_until(WHITE, debug, node.log)
+        for _ in range(3):
+            camera.show_until(WHITE, camera.pose, node.log)
+        assert len(debug) <= 1 + (time.monotonic() - began) / 10
+
+
 def test_missing_model_leaves_the_node_waiting(camera, domain, tmp_path):
     model = tmp_path / "later.onnx"
     with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     """Estimate, write, and say what was found."""
     from tqdm import tqdm
 
-    from ledpose_ros.estimator import PeerEstimator
+    from ledpose_ros.estimator import PeerEstimator, locate
     from ledpose_ros.frames import camera_for, open_source, read_camera
     from ledpose_ros.geometry import camera_tilt
     from ledpose_ros.model_metadata import default_model_path
@@ -89,13 +89,14 @@ def run(args: argparse.Namespace) -> None:
                 rgb = frame.decode()
                 height, width, _ = rgb.shape
                 camera = camera_for(frame, (width, height), given, args.focal_length, calibration)
-                peers = estimator.estimate(rgb, *camera, args.min_confidence, tilt)
+                seen = estimator.detect(rgb)
+                peers = locate(seen, calibration, *camera, width, args.min_confidence, tilt)
             except LedposeError as error:
                 refusals.count("unusable", f"{frame.name} is left out: {error}")
                 continue
             tracks = tracker.update(frame.stamp_ns, peers, standing)
             for sink in sinks:
-                sink.add(Estimates(frame, rgb, camera, peers, [track.id for track in tracks]))
+                sink.add(Estimates(frame, rgb, camera, seen, peers, [track.id for track in tracks]))
             pictures += 1
             with_peers += bool(peers)
     left_out = refusals.counts.total()

@@ -59,7 +59,7 @@ from ledpose_ros.odometry import OdometryHistory
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.refusals import Refusals
 from ledpose_ros.tracking import TIMEOUT, PeerTracker, Track
-from ledpose_ros.visualization import draw_attention, draw_peers
+from ledpose_ros.visualization import draw_estimates
 
 ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
@@ -469,8 +469,7 @@ class EstimatorNode(LifecycleNode):
         assert self._estimator is not None
         self._debug_time = now
         directions, size = self._estimator.metadata.led_directions, self._settings.peer_size
-        tinted = draw_attention(rgb, detections.attention)
-        drawn = draw_peers(tinted, peers, directions, *camera, size, note)
+        drawn = draw_estimates(rgb, detections, peers, directions, camera, size, note)
         self._outputs.debug_image.publish(message_from_rgb(drawn, header))
 
     # --- diagnostics ----------------------------------------------------------------------------------------
