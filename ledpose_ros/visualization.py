@@ -28,7 +28,7 @@ _ATTENTION_COLOUR = np.array([255.0, 0.0, 255.0])
 # Attention this many times the even share gets the full tint.
 _FULL_TINT = 50.0
 # Peaks of less confidence are not drawn: there are always as many, also in a picture of nothing.
-_FAINT = 0.01
+_FAINT = 0.05
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Pictures of this height have lines of one pixel and text of scale 0.45.
 _USUAL_HEIGHT = 360
@@ -86,14 +86,15 @@ def draw_estimates(
     for m in peaks[len(peers) :]:
         if detections.confidence[m] >= _FAINT:
             drawing.rejected(detections.uv[m], detections.window_side[m], detections.confidence[m])
-    for rank, (m, peer) in enumerate(zip(peaks, peers, strict=False)):
-        colour = _BEST_COLOUR if rank == 0 else _OTHER_COLOUR
-        drawing.corners(detections.uv[m], detections.window_side[m], colour, drawing.thin)
-        top, bottom = peer.uv[1], peer.uv[1]
+    colours = [_BEST_COLOUR if rank == 0 else _OTHER_COLOUR for rank in range(len(peers))]
+    places = [(detections.uv[m], detections.window_side[m]) for m in peaks[: len(peers)]]
+    for peer, (seen_at, side), colour in zip(peers, places, colours, strict=True):
+        drawing.corners(seen_at, side, colour, drawing.thin)
         if peer.pose is not None:
-            top, bottom = drawing.box(peer, led_directions, camera, peer_size, colour)
-        drawing.cross(peer.uv, detections.window_side[m], colour)
-        drawing.caption(peer, colour, top, bottom)
+            drawing.box(peer, led_directions, camera, peer_size, colour)
+        drawing.cross(peer.uv, side, colour)
+    for peer, ((_, v), side), colour in zip(peers, places, colours, strict=True):
+        drawing.caption(peer, colour, v - side / 2, v + side / 2)
     return drawing.canvas
 
 
@@ -139,8 +140,8 @@ class _Drawing:
         camera: Camera,
         peer_size: Sequence[float],
         colour: Colour,
-    ) -> tuple[float, float]:
-        """Box, heading and LEDs; returns the rows of the topmost and the lowest corner."""
+    ) -> None:
+        """Box, heading and LEDs; nothing if it is partly behind the camera."""
         assert peer.pose is not None
         half = np.asarray(peer_size, dtype=np.float64) / 2
         heading = np.array([[half[0], 0, half[2]], [2.2 * half[0], 0, half[2]]])
@@ -149,21 +150,19 @@ class _Drawing:
         points = body_points @ rotation_matrix(peer.pose[3:]).T + peer.pose[:3]
         uv = project(points, *camera)
         if not np.isfinite(uv).all():
-            return peer.uv[1], peer.uv[1]  # partly behind the camera
+            return
         corners, (start, tip) = uv[:8], uv[8:10]
         for a, b in _EDGES:
             cv2.line(self.canvas, _pixel(uv[a]), _pixel(uv[b]), colour, self.thin, cv2.LINE_AA)
         cv2.arrowedLine(
             self.canvas, _pixel(start), _pixel(tip), _HEADING_COLOUR, self.thick, cv2.LINE_AA, tipLength=0.3
         )
-        top, bottom = corners[:, 1].min(), corners[:, 1].max()
-        radius = int(np.clip((bottom - top) / 9, 2, self.dot))
+        radius = int(np.clip(np.ptp(corners[:, 1]) / 9, 2, self.dot))
         for point, probability in zip(uv[10:], peer.led_probability, strict=True):
             self._led(_pixel(point), radius, probability)
-        return top, bottom
 
     def caption(self, peer: PeerEstimate, colour: Colour, top: float, bottom: float) -> None:
-        """Distance, bearing, confidence and a row of LED dots, above or below the rows of the peer."""
+        """Distance, bearing, confidence and a row of LED dots, above or below these rows."""
         distance = "no scale" if peer.distance is None else f"{peer.distance:.2f} m"
         text = f"{distance}  psi {math.degrees(peer.psi):+.0f} deg  {peer.confidence:.0%}"
         (width, letters), _ = cv2.getTextSize(text, _FONT, self.text, self.thin)

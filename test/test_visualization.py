@@ -88,7 +88,7 @@ def test_corners_show_the_window_of_a_place_that_is_no_peer():
 
 
 def test_peaks_of_no_confidence_or_on_a_peer_are_not_drawn():
-    assert (draw(more=[(160, 120, 60, 0.005)]) == GREY).all()
+    assert (draw(more=[(160, 120, 60, 0.02)]) == GREY).all()
     alone = draw(peer(160, 120, 2.0))
     assert (draw(peer(160, 120, 2.0), more=[(161, 121, 20, 0.5)]) == alone).all()
     assert (draw(peer(160, 120, 2.0), more=[(60, 121, 20, 0.5)]) != alone).any()
