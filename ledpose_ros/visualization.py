@@ -24,9 +24,9 @@ _OTHER_COLOUR = (255, 200, 60)
 _REJECTED_COLOUR = (225, 225, 225)
 _WHITE = (255, 255, 255)
 _HEADING_COLOUR = (255, 80, 80)
-_ATTENTION_COLOUR = np.array([255.0, 0.0, 255.0])
-# Attention this many times the even share gets the full tint.
-_FULL_TINT = 50.0
+_ATTENTION_COLOUR = np.array([255, 0, 255], np.float32)
+# Attention this many times the even share gets the full tint, or none.
+_FULL_TINT, _NO_TINT = 50.0, 2.0
 # Peaks of less confidence are not drawn: there are always as many, also in a picture of nothing.
 _FAINT = 0.05
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -58,8 +58,12 @@ def draw_attention(rgb: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Tint a picture (H, W, 3) where the network looks: nowhere if it looks everywhere alike."""
     height, width = rgb.shape[:2]
     concentration = cv2.resize(attention * attention.size, (width, height))  # 1 where attention is even
-    opacity = 0.5 * np.clip(concentration / _FULL_TINT, 0, 1)[..., None]
-    return (rgb * (1 - opacity) + _ATTENTION_COLOUR * opacity).astype(np.uint8)
+    # Most of a picture gets none, and blending is slow.
+    is_tinted = concentration > _NO_TINT
+    opacity = 0.5 * np.minimum(concentration[is_tinted] / _FULL_TINT, 1)[:, None]
+    tinted = np.ascontiguousarray(rgb).copy()
+    tinted[is_tinted] = tinted[is_tinted] * (1 - opacity) + _ATTENTION_COLOUR * opacity
+    return tinted
 
 
 def draw_estimates(

@@ -350,6 +350,10 @@ class EstimatorNode(LifecycleNode):
             peers = [stand_on_floor(peer, mount, settings.peer_height) for peer in peers]
         times.append(time.perf_counter())
         self._outputs.say_leds(header, metadata.led_names, peers)
+        if metadata.calibration is not None:
+            self._publish_poses(header, peers, mount)
+            times.append(time.perf_counter())
+        # After the poses, which need not wait for drawing.
         self._publish_debug_image(
             header, rgb, detections, peers, camera, note=f"{1000 * (times[2] - times[1]):.0f} ms"
         )
@@ -359,8 +363,6 @@ class EstimatorNode(LifecycleNode):
                 f"the model {self._estimator.path} is not calibrated, so positions cannot be told: "
                 "run `ledpose calibrate` with a picture at a known distance",
             )
-        self._publish_poses(header, peers, mount)
-        times.append(time.perf_counter())
         for stage, duration in zip(STAGES, np.diff(times), strict=True):
             self._durations[stage].append(duration)
         self._peer_count = len(peers)
