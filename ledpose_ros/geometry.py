@@ -193,9 +193,14 @@ def _equidistant_rays(uv: np.ndarray, K: np.ndarray, D: np.ndarray) -> np.ndarra
     xy = np.linalg.solve(K, np.column_stack([uv, np.ones(len(uv))]).T)[:2].T
     radius = np.linalg.norm(xy, axis=1)
     polynomial = _equidistant_polynomial(D)
-    theta = radius.copy()
+    slope = polynomial.deriv()
+    roots = np.asarray(slope.roots(), dtype=np.complex128)
+    turns = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
+    # Where a calibration folds back before the image's corners, these get the last ray before the fold.
+    farthest = np.min(turns, initial=np.pi) * (1 - 1e-6)
+    theta = np.minimum(radius, farthest)
     for _ in range(20):
-        theta -= (polynomial(theta) - radius) / polynomial.deriv()(theta)
+        theta = np.clip(theta - (polynomial(theta) - radius) / slope(theta), 0, farthest)
     direction = np.divide(xy, radius[:, None], out=np.zeros_like(xy), where=radius[:, None] > 0)
     return np.column_stack([direction * np.sin(theta)[:, None], np.cos(theta)])
 

@@ -152,6 +152,18 @@ def test_equidistant_sees_sideways():
     assert rays == pytest.approx(np.array([[1.0, 0, 0], [0, 0, 1.0]]), abs=1e-9)
 
 
+def test_corners_that_a_fisheye_calibration_does_not_reach_have_its_last_ray():
+    # theta - theta^3 / 3 grows up to 2 / 3 at 1 rad, 267 px, and falls from there; at 0.5 rad it is 11 / 24.
+    folding = K, np.array([-1 / 3, 0, 0, 0]), "equidistant"
+    uv = CENTRE + np.array(
+        [[400 * 11 / 24, 0], [400 * (0.95 - 0.95**3 / 3), 0], [280, 0], [0, 1000], [-400, 0]]
+    )
+    rays = pixel_rays(uv, *folding)
+    angles = np.arctan2(np.linalg.norm(rays[:, :2], axis=1), rays[:, 2])
+    assert angles == pytest.approx([0.5, 0.95, 1, 1, 1], abs=1e-3)
+    assert rays[2:, :2] / math.sin(1) == pytest.approx(np.array([[1, 0], [0, 1], [-1, 0]]), abs=1e-3)
+
+
 def test_points_behind_a_pinhole_camera_have_no_pixel():
     uv = project(np.array([[0, 0, -1.0], [0, 0, 1.0]]), *PINHOLE)
     assert np.isnan(uv[0]).all()
