@@ -120,10 +120,11 @@ def measure(
         images = np.stack([recording.image(int(index)) for index in true.index[start : start + BATCH]])
         parts.append([values.double().numpy() for values in answer(network, torch.from_numpy(images))])
     uv, log2_scale, bearing, leds = (np.concatenate(part) for part in zip(*parts, strict=True))
-    rays = pixel_rays(uv, info.K, info.D, info.distortion_model)
+    camera = info.K, info.D, info.distortion_model
+    rays = pixel_rays(uv, *camera)
     c = float(np.median(np.log2(true.position[:, 2]) - log2_scale))
     fitting = Calibration(c, len(uv), 0.0, info.width, float(info.K[0, 0]))
-    distance = distance_from_scale(log2_scale, rays, fitting, info.K, info.width, info.distortion_model)
+    distance = distance_from_scale(log2_scale, rays, fitting, *camera, info.width)
     psi = np.arctan2(bearing[:, 1], bearing[:, 0])
     said = Predictions(true.index, uv, psi, distance, distance[:, None] * rays, leds, np.ones(len(uv)))
     return score(said, true, in_view)

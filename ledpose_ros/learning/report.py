@@ -307,8 +307,8 @@ def _fitting_calibration(
 ) -> Calibration:
     """The constant c with which half of the distances come out too far and half too near."""
     info = recording.info
-    rays = pixel_rays(true.uv, info.K, info.D, info.distortion_model)
-    depth = true.distance * depth_per_range(rays, info.distortion_model)
+    camera = info.K, info.D, info.distortion_model
+    depth = true.distance * depth_per_range(pixel_rays(true.uv, *camera), *camera)
     constants = np.log2(depth) - [one.log2_scale[0] for one in detections]
     return Calibration(
         c=float(np.median(constants)),
