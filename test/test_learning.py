@@ -171,6 +171,24 @@ def test_resume_continues_to_the_bit(tmp_path):
         assert torch.equal(weight, second.network.state_dict()[name]), name
 
 
+def test_mixed_precision_learns_the_same(tmp_path, monkeypatch):
+    """What a GPU computes in bfloat16 is tried on the processor, which knows that type as well."""
+    write_toy_recording(tmp_path / "toy.h5", 12)
+    data = load_recordings([tmp_path / "toy.h5"])
+
+    def losses(directory: Path) -> list[float]:
+        trainer = Trainer(data, directory, SHORT)
+        trainer.network.train()
+        return [trainer.train_step()[0] for _ in range(SHORT.steps)]
+
+    exact = losses(tmp_path / "exact")
+    autocast = torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda device, dtype, enabled: autocast(device, dtype))
+    mixed = losses(tmp_path / "mixed")
+    assert mixed != exact
+    np.testing.assert_allclose(mixed, exact, rtol=0.1)
+
+
 def test_resume_refuses_other_recordings(tmp_path):
     write_toy_recording(tmp_path / "a.h5", 8)
     write_toy_recording(tmp_path / "b.h5", 8, seed=1)
