@@ -41,7 +41,7 @@ from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import COLUMNS, Predictions, mean_predictor, predict, score, text_table, truth
 from ledpose_ros.geometry import project
 from ledpose_ros.metrics import Metrics
-from ledpose_ros.model_metadata import default_model_path
+from ledpose_ros.model_metadata import shipped_model
 from ledpose_ros.parameters import default_of
 from ledpose_ros.recording import Recording
 from ledpose_ros.uncertainty import COMPONENTS, coverage, standardised_errors
@@ -367,9 +367,9 @@ def make_parser() -> argparse.ArgumentParser:
         "models",
         nargs="*",
         type=Path,
-        default=[default_model_path()],
+        default=[shipped_model()],
         metavar="MODEL",
-        help="ONNX models, calibrated (the shipped one)",
+        help="ONNX models, calibrated (the estimator's default)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as JSON")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the bias of each model there")

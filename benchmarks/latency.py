@@ -34,7 +34,7 @@ from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import text_table
 from ledpose_ros.leds import stamp_ns
 from ledpose_ros.live_graph import NodeProcess, running_nodes, use_private_domain
-from ledpose_ros.model_metadata import default_model_path
+from ledpose_ros.model_metadata import TRAINABLE_MODEL, shipped_model
 from ledpose_ros.nodes.common import message_from_rgb
 from ledpose_ros.nodes.estimator import STAGES
 
@@ -151,13 +151,13 @@ def node_costs(model: Path, pictures: Sequence[np.ndarray], seconds: float, core
 
 
 def network_costs(model: Path, pictures: Sequence[np.ndarray], repeat: int) -> dict[str, float]:
-    """Medians [ms] on one thread: the bare session, PyTorch, and a network of the predecessor's size."""
+    """Medians [ms] on one thread: the bare session, PyTorch (float32), one of the predecessor's size."""
     import torch
 
     from ledpose_ros.learning.export import load_onnx
 
     torch.set_num_threads(1)
-    network, _ = load_onnx(model)
+    network, _ = load_onnx(shipped_model(TRAINABLE_MODEL))
 
     @torch.no_grad()
     def eager(rgb: np.ndarray) -> None:
@@ -216,7 +216,7 @@ def make_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Measure and print."""
     own, other = two_cores()
-    model = (args.model or default_model_path()).absolute()
+    model = (args.model or shipped_model()).absolute()
     pictures = some_pictures(args.data)
     use_private_domain()
     os.sched_setaffinity(0, [own])

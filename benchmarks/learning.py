@@ -2,9 +2,9 @@
 """How much is learned in how much time: our preset against the paper's plain loss.
 
 Both train on the same recordings for the same time, measuring not counted; so does ours without one of its
-parts, if asked for. The plain loss trains the coarse network alone, as in the paper, and is decoded as there:
-means under its attention. Size tells distance but for a constant, so all get the one that fits the pictures
-they are measured on best.
+parts, if asked for, or for the same steps, on a machine that has other things to do. The plain loss trains
+the coarse network alone, as in the paper, and is decoded as there: means under its attention. Size tells
+distance but for a constant, so all get the one that fits the pictures they are measured on best.
 """
 
 import argparse
@@ -120,10 +120,11 @@ def measure(
         images = np.stack([recording.image(int(index)) for index in true.index[start : start + BATCH]])
         parts.append([values.double().numpy() for values in answer(network, torch.from_numpy(images))])
     uv, log2_scale, bearing, leds = (np.concatenate(part) for part in zip(*parts, strict=True))
-    rays = pixel_rays(uv, info.K, info.D, info.distortion_model)
+    camera = info.K, info.D, info.distortion_model
+    rays = pixel_rays(uv, *camera)
     c = float(np.median(np.log2(true.position[:, 2]) - log2_scale))
     fitting = Calibration(c, len(uv), 0.0, info.width, float(info.K[0, 0]))
-    distance = distance_from_scale(log2_scale, rays, fitting, info.K, info.width, info.distortion_model)
+    distance = distance_from_scale(log2_scale, rays, fitting, *camera, info.width)
     psi = np.arctan2(bearing[:, 1], bearing[:, 0])
     said = Predictions(true.index, uv, psi, distance, distance[:, None] * rays, leds, np.ones(len(uv)))
     return score(said, true, in_view)
@@ -137,8 +138,12 @@ def learn(
     seed: int,
     scored: Callable[..., Metrics],
     keep: Path | None = None,
+    steps: int | None = None,
 ) -> list[tuple[float, Metrics]]:
-    """Minutes of training, and the row of the averaged network then; `keep` is for the checkpoint."""
+    """Minutes of training, and the row of the averaged network then; `keep` is for the checkpoint.
+
+    It ends after `minutes` or, if given, `steps`.
+    """
     preset, answer, changes = METHODS[method]
     rows: list[tuple[float, Metrics]] = []
     with TemporaryDirectory() as folder, ExitStack() as changed:
@@ -149,7 +154,8 @@ def learn(
         training = Trainer(data, directory, preset(minutes), seed=seed)
         training.network.train()
         spent = 0.0
-        while spent < minutes and training.step < training.preset.steps:
+        last_step = min(steps or training.preset.steps, training.preset.steps)
+        while training.step < last_step and (steps or spent < minutes):
             start = time.perf_counter()
             training.train_step()
             spent += (time.perf_counter() - start) / 60
@@ -195,6 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="what earlier runs have written with --json, to be in table and plot as well",
     )
     parser.add_argument("--minutes", type=float, default=60, metavar="M", help="of training each (60)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of training each, whatever time they take")
     parser.add_argument(
         "--every", type=float, default=5, metavar="M", help="minutes between measurements (5)"
     )
@@ -264,7 +271,14 @@ def measured(args: argparse.Namespace) -> dict[str, list[tuple[float, Metrics]]]
 
         return {
             f"{method}, seed {args.seed}": learn(
-                data, method, args.minutes, args.every, args.seed, scored, args.keep and args.keep / method
+                data,
+                method,
+                args.minutes,
+                args.every,
+                args.seed,
+                scored,
+                args.keep and args.keep / method,
+                args.steps,
             )
             for method in args.method or (OURS, PLAIN)
         }

@@ -197,9 +197,7 @@ def _look_at(estimator: PeerEstimator, picture: Picture, setup: Setup) -> tuple[
         seen_at = project(point[None], *setup.camera)[0]
         told = np.array([setup.ahead, setup.camera_height is not None]) | ~np.isnan(reference)
         reference = np.where(told, seen_at, np.nan)
-        depth_share = float(
-            depth_per_range(ray[None] / np.linalg.norm(ray), setup.camera.distortion_model)[0]
-        )
+        depth_share = float(depth_per_range(point[None] / np.linalg.norm(point), *setup.camera)[0])
     sighting = _Sighting(
         picture.name,
         picture.distance,

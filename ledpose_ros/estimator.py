@@ -194,7 +194,7 @@ def locate(
     tilt: np.ndarray = LEVEL_CAMERA,
 ) -> list[PeerEstimate]:
     """Peers in the optical frame of the camera whose picture, `width` pixels wide, gave `detections`."""
-    chosen = [m for m in _separate(detections) if detections.confidence[m] >= min_confidence]
+    chosen = [m for m in separate_peaks(detections) if detections.confidence[m] >= min_confidence]
     psi = detections.psi
     peers = [
         PeerEstimate(
@@ -235,11 +235,11 @@ def reference_points(
     across = -calibration.forward * np.sin(psi)
     uv = uv + side[:, None] * np.column_stack([across, np.full_like(across, calibration.offset)])
     rays = pixel_rays(uv, K, D, distortion_model)
-    distance = distance_from_scale(log2_scale, rays, calibration, K, width, distortion_model)
+    distance = distance_from_scale(log2_scale, rays, calibration, K, D, distortion_model, width)
     return farther_along_floor(distance[:, None] * rays, calibration.recess, tilt)
 
 
-def _separate(detections: Detections) -> list[int]:
+def separate_peaks(detections: Detections) -> list[int]:
     """Peaks by falling confidence, without those that show the same peer as a more confident one."""
     kept: list[int] = []
     side = detections.window_side

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import yaml
 
+from ledpose_ros.camera_info import camera_from_info, image_size, projection_matrix, rectified_camera
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import Camera, check_camera, pinhole_camera
 from ledpose_ros.images import read_image, rgb_from_message
@@ -38,8 +39,8 @@ class Frame:
     stamp_ns: int
     decode: Callable[[], np.ndarray]
     """Gives it as uint8 (H, W, 3) RGB; LedposeError if it is damaged."""
-    camera: Camera | None = None
-    """As the source tells it, for pictures of `camera_size` (width, height)."""
+    camera: Camera | LedposeError | None = None
+    """As the source tells it, for pictures of `camera_size` (width, height), or why it cannot be used."""
     camera_size: tuple[int, int] | None = None
     frame_id: str = "camera"
 
@@ -53,8 +54,8 @@ class Source:
     frames: Iterator[Frame]
 
 
-def open_source(paths: Sequence[Path], image_topic: str | None = None) -> Source:
-    """A recording, a bag, a video, a folder of pictures, or picture files.
+def open_source(paths: Sequence[Path], image_topic: str | None = None, is_rectified: bool = False) -> Source:
+    """A recording, a bag, a video, a folder of pictures, or picture files, rectified or as filmed.
 
     Raises `LedposeError` for what is missing or unreadable, here or where the frames are taken.
     """
@@ -66,23 +67,25 @@ def open_source(paths: Sequence[Path], image_topic: str | None = None) -> Source
     if len(paths) > 1 or suffix in PICTURE_SUFFIXES:
         return _pictures(paths)
     if is_bag:
-        return _bag(path, image_topic)
+        return _bag(path, image_topic, is_rectified)
     if path.is_dir():
         return _pictures(sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES))
     if suffix in RECORDING_SUFFIXES:
-        return _recording(path)
+        return _recording(path, is_rectified)
     if suffix in VIDEO_SUFFIXES:
         return _video(path)
     known = (*RECORDING_SUFFIXES, *BAG_SUFFIXES, *VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
     raise LedposeError(f"{path} is of an unknown kind: give a file that ends in one of {', '.join(known)}")
 
 
-def read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:
+def read_camera(path: Path, is_rectified: bool = False) -> tuple[Camera, tuple[int, int]]:
     """Camera and image size (width, height) of a calibration file of ROS's camera_calibration (YAML)."""
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
-        K, D = told["camera_matrix"]["data"], told["distortion_coefficients"]["data"]
         size = int(told["image_width"]), int(told["image_height"])
+        if is_rectified:
+            return rectified_camera(projection_matrix(told["projection_matrix"]["data"])), size
+        K, D = told["camera_matrix"]["data"], told["distortion_coefficients"]["data"]
         return check_camera(np.array(K, float), np.array(D, float), str(told["distortion_model"])), size
     except OSError as error:
         raise LedposeError(f"cannot read the calibration {path}: {error.strerror}") from error
@@ -113,6 +116,8 @@ def camera_for(
             )
         return given[0]
     if focal_length is None and frame.camera is not None:
+        if isinstance(frame.camera, LedposeError):
+            raise frame.camera
         if frame.camera_size not in (None, size):
             raise LedposeError(
                 "its camera_info is for {}x{}, but the picture is {}x{}".format(*frame.camera_size, *size)
@@ -128,15 +133,20 @@ def camera_for(
     return pinhole_camera(focal_length, *size)
 
 
-def _recording(path: Path) -> Source:
+def _recording(path: Path, is_rectified: bool) -> Source:
     from ledpose_ros.recording import Recording
 
     recording = Recording(path)
     info, stamps = recording.info, recording.image_stamps_ns
+    camera: Camera | LedposeError = Camera(info.K, info.D, info.distortion_model)
+    if is_rectified:
+        camera = LedposeError(
+            "a recording does not tell the camera of rectified images: give --camera-info or --focal-length"
+        )
 
     def frames() -> Iterator[Frame]:
         with recording:
-            camera, size = Camera(info.K, info.D, info.distortion_model), (info.width, info.height)
+            size = info.width, info.height
             for index, stamp in enumerate(stamps):
                 decode = partial(recording.image, index)
                 yield Frame(f"sample {index}", int(stamp), decode, camera, size, info.camera_frame)
@@ -144,7 +154,7 @@ def _recording(path: Path) -> Source:
     return Source(len(recording), _rate(stamps), frames())
 
 
-def _bag(path: Path, image_topic: str | None) -> Source:
+def _bag(path: Path, image_topic: str | None, is_rectified: bool) -> Source:
     from ledpose_ros.bags import CAMERA_TYPES, IMAGE_TYPES, Bag
 
     bag = Bag(path)
@@ -155,15 +165,16 @@ def _bag(path: Path, image_topic: str | None) -> Source:
     info_topic = max(beside, key=len) if beside else None
 
     def frames() -> Iterator[Frame]:
-        camera, size = None, None
+        camera: Camera | LedposeError | None = None
+        size: tuple[int, int] | None = None
         with bag:
             # Pictures may come before the first CameraInfo.
             for entry in bag.messages(info_topic) if info_topic else ():
-                camera, size = _told_camera(entry)
+                camera, size = _told_camera(entry, is_rectified)
                 break
             for entry in bag.messages(topic, *([info_topic] if info_topic else [])):
                 if entry.topic == info_topic:
-                    camera, size = _told_camera(entry)
+                    camera, size = _told_camera(entry, is_rectified)
                     continue
                 try:
                     message = entry.decode()
@@ -179,13 +190,20 @@ def _bag(path: Path, image_topic: str | None) -> Source:
     return Source(bag.count(topic), _rate(np.array(first)), frames())
 
 
-def _told_camera(entry: BagMessage) -> tuple[Camera | None, tuple[int, int] | None]:
+def _told_camera(
+    entry: BagMessage, is_rectified: bool
+) -> tuple[Camera | LedposeError | None, tuple[int, int] | None]:
     """Camera and image size of a CameraInfo; nothing if it is damaged or not calibrated."""
     try:
         message = entry.decode()
-        return check_camera(message.k, message.d, message.distortion_model), (message.width, message.height)
     except LedposeError:
         return None, None
+    if message.k[0] == 0:  # not calibrated
+        return None, None
+    try:
+        return camera_from_info(message, is_rectified), image_size(message)
+    except LedposeError as error:
+        return error, None
 
 
 def _raise(error: LedposeError) -> np.ndarray:

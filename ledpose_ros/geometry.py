@@ -193,9 +193,14 @@ def _equidistant_rays(uv: np.ndarray, K: np.ndarray, D: np.ndarray) -> np.ndarra
     xy = np.linalg.solve(K, np.column_stack([uv, np.ones(len(uv))]).T)[:2].T
     radius = np.linalg.norm(xy, axis=1)
     polynomial = _equidistant_polynomial(D)
-    theta = radius.copy()
+    slope = polynomial.deriv()
+    roots = np.asarray(slope.roots(), dtype=np.complex128)
+    turns = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
+    # Where a calibration folds back before the image's corners, these get the last ray before the fold.
+    farthest = np.min(turns, initial=np.pi) * (1 - 1e-6)
+    theta = np.minimum(radius, farthest)
     for _ in range(20):
-        theta -= (polynomial(theta) - radius) / polynomial.deriv()(theta)
+        theta = np.clip(theta - (polynomial(theta) - radius) / slope(theta), 0, farthest)
     direction = np.divide(xy, radius[:, None], out=np.zeros_like(xy), where=radius[:, None] > 0)
     return np.column_stack([direction * np.sin(theta)[:, None], np.cos(theta)])
 
@@ -229,15 +234,16 @@ def distance_from_scale(
     rays: np.ndarray,
     calibration: ScaleCalibration,
     K: np.ndarray,
+    D: np.ndarray,
+    distortion_model: str,
     width: int,
-    distortion_model: str = "plumb_bob",
 ) -> np.ndarray:
     """Range [m] (N,) of peers seen along unit `rays` (N, 3) at `log2_scale` (N,) in an image `width` px wide.
 
     The paper sets log2 d = log2 scale + c. We correct it in two ways, neither of which changes anything in
     the centre of the calibration camera's image. First, in a perspective image the apparent size follows the
     depth z, not the range: an upright extent h projects to exactly f h / z. So log2 z = log2 scale + c, and
-    the range is z / ray_z (for a fisheye lens see `depth_per_range`). Second, a camera with another focal
+    the range is z / ray_z (for other lenses see `depth_per_range`). Second, a camera with another focal
     length sees the same peer larger or smaller in proportion, so z is multiplied by f / f_calibration. When
     the focal length of the calibration pictures is not known, the ratio of the image widths takes its place:
     right for the same lens at another resolution.
@@ -249,19 +255,22 @@ def distance_from_scale(
     else:
         magnification = width / calibration.width
     depth = magnification * np.exp2(np.asarray(log2_scale, dtype=np.float64) + calibration.c)
-    return depth / depth_per_range(rays, distortion_model)
+    return depth / depth_per_range(rays, K, D, distortion_model)
 
 
-def depth_per_range(rays: np.ndarray, distortion_model: str) -> np.ndarray:
+def depth_per_range(rays: np.ndarray, K: np.ndarray, D: np.ndarray, distortion_model: str) -> np.ndarray:
     """What the apparent size of a peer along unit `rays` (N, 3) follows, as a share (N,) of its range.
 
-    In a perspective image that is the depth. In an equidistant fisheye image an upright extent beside the
-    centre is magnified by f theta / sin theta, instead of f / cos theta as in a perspective one.
+    An extent across the direction from the image's centre, such as an upright one beside it, spans at range d
+    the angle h / (d sin theta) about the optical axis, theta from it. At image radius r (for focal length 1)
+    it is r h / (d sin theta) long: the share is sin theta / r. In a perspective image r is tan theta, so that
+    size follows depth; an ideal fisheye lens has r = theta; distortion is in r.
     """
-    if distortion_model == "equidistant":
-        theta = np.arccos(np.clip(rays[:, 2], -1.0, 1.0))
-        return np.sinc(theta / np.pi)
-    return rays[:, 2]
+    K = np.asarray(K, dtype=np.float64).reshape(3, 3)
+    uv = project(rays, K, D, distortion_model)
+    radius = np.linalg.norm(np.linalg.solve(K[:2, :2], (uv - K[:2, 2]).T), axis=0)
+    sine = np.linalg.norm(rays[:, :2], axis=1)
+    return np.divide(sine, radius, out=np.ones_like(sine), where=radius > 1e-6)
 
 
 # --- bearing and pose ---------------------------------------------------------------------------------------

@@ -16,7 +16,10 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.leds import check_leds
 
 VERSION = 1
-DEFAULT_MODEL = "robomaster_sim.onnx"
+DEFAULT_MODEL = "robomaster_sim_int8.onnx"
+TRAINABLE_MODEL = "robomaster_sim.onnx"
+"""What the default model was made of: training cannot begin with 8-bit weights."""
+FLOAT32, FLOAT16, INT8 = PRECISIONS = ("float32", "float16", "int8")
 WINDOW_SIDE = 72.0
 """Side [px] of the fine network's window in an image rescaled to log2_scale = 0 by definition."""
 SAME_PEER = 0.3
@@ -94,8 +97,8 @@ class ModelMetadata:
 
     `led_directions` [rad] are the method's alpha_k; `scales` the image pyramid's factors, finest first;
     `stride` [px] the network's; `input_size` (width, height) of the training images, a hint, not a limit;
-    `training` is free JSON (recordings' digests, steps, metrics). Raises `LedposeError` for values that make
-    no sense.
+    `training` is free JSON (recordings' digests, steps, metrics); `precision`, one of PRECISIONS, what the
+    network computes with. Raises `LedposeError` for values that make no sense.
     """
 
     led_names: tuple[str, ...]
@@ -105,6 +108,7 @@ class ModelMetadata:
     input_size: tuple[int, int]
     calibration: Calibration | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    precision: str = FLOAT32
     software: str = f"ledpose_ros {__version__}"
 
     def __post_init__(self) -> None:
@@ -118,6 +122,10 @@ class ModelMetadata:
             len(self.input_size) == 2 and all(_is_count(side) for side in self.input_size),
             f"input size {list(self.input_size)} must be width and height in pixels",
         )
+        _require(
+            self.precision in PRECISIONS,
+            f"precision is {self.precision!r}, but must be one of {', '.join(PRECISIONS)}",
+        )
 
     def to_properties(self) -> dict[str, str]:
         """The metadata properties of the ONNX file: key -> JSON."""
@@ -130,6 +138,7 @@ class ModelMetadata:
             "input_size": self.input_size,
             "calibration": None if self.calibration is None else asdict(self.calibration),
             "training": self.training,
+            "precision": self.precision,
             "software": self.software,
         }
         return {key: json.dumps(value) for key, value in values.items()}
@@ -156,6 +165,8 @@ class ModelMetadata:
                 input_size=tuple(_parse(properties, "input_size")),
                 calibration=None if calibration is None else Calibration(**calibration),
                 training=dict(_parse(properties, "training")),
+                # Models of earlier software do not say it.
+                precision=_parse({"precision": json.dumps(FLOAT32)} | properties, "precision"),
                 software=str(_parse(properties, "software")),
             )
         except TypeError as error:
@@ -186,14 +197,14 @@ def verify_digest(data: bytes, properties: dict[str, str]) -> None:
         )
 
 
-def default_model_path() -> Path:
-    """The model shipped with the package, in a source checkout or in the installation's share folder."""
+def shipped_model(name: str = DEFAULT_MODEL) -> Path:
+    """A model shipped with the package, in a source checkout or in the installation's share folder."""
     module = Path(__file__).resolve()
     checkout = module.parents[1]
     if (checkout / "package.xml").is_file():
-        return checkout / "models" / DEFAULT_MODEL
+        return checkout / "models" / name
     # Both pip and colcon install to PREFIX/lib/pythonX.Y/site-packages and PREFIX/share.
-    return module.parents[4] / "share" / "ledpose_ros" / "models" / DEFAULT_MODEL
+    return module.parents[4] / "share" / "ledpose_ros" / "models" / name
 
 
 def _parse(properties: dict[str, str], key: str) -> Any:

@@ -15,12 +15,12 @@ import numpy as np
 
 from ledpose_ros.bags import BagWriter
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.estimator import PeerEstimate
+from ledpose_ros.estimator import Detections, PeerEstimate
 from ledpose_ros.frames import Frame
 from ledpose_ros.geometry import Camera
 from ledpose_ros.images import encode_image
 from ledpose_ros.model_metadata import ModelMetadata
-from ledpose_ros.visualization import draw_peers
+from ledpose_ros.visualization import draw_estimates
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Estimates:
     frame: Frame
     rgb: np.ndarray
     camera: Camera
+    detections: Detections
     peers: Sequence[PeerEstimate]
     ids: Sequence[int]
 
@@ -181,4 +182,11 @@ class BagSink:
 
 
 def _drawn(estimates: Estimates, metadata: ModelMetadata, peer_size: Sequence[float]) -> np.ndarray:
-    return draw_peers(estimates.rgb, estimates.peers, metadata.led_directions, *estimates.camera, peer_size)
+    return draw_estimates(
+        estimates.rgb,
+        estimates.detections,
+        estimates.peers,
+        metadata.led_directions,
+        estimates.camera,
+        peer_size,
+    )

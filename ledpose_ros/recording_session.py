@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ledpose_ros.camera_info import image_matrix, image_size
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import decode_image, encode_image, encoding_of, rgb_from_message
 from ledpose_ros.pairing import PairedSample
@@ -29,7 +30,7 @@ STOPPED, RECORDING, FAILED = "stopped", "recording", "failed"
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """What a CameraInfo message says, in its own terms."""
+    """What a CameraInfo message says of its images, in its own terms."""
 
     K: np.ndarray
     D: np.ndarray
@@ -45,13 +46,8 @@ class Camera:
                 f"the CameraInfo has the focal length {message.k[0]:g}: calibrate the camera, "
                 "or let its driver load the calibration"
             )
-        return cls(
-            np.reshape(message.k, (3, 3)),
-            np.array(message.d),
-            message.distortion_model,
-            message.width,
-            message.height,
-        )
+        K, D = image_matrix(message, message.k), np.array(message.d)
+        return cls(K, D, message.distortion_model, *image_size(message))
 
 
 @dataclass(frozen=True, eq=False)

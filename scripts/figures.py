@@ -27,7 +27,7 @@ from ledpose_ros.learning.loss import FACING_SHARPNESS
 from ledpose_ros.learning.network import cut_windows, image_pyramid, window_side
 from ledpose_ros.learning.report import sight_figure
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
-from ledpose_ros.model_metadata import default_model_path
+from ledpose_ros.model_metadata import DEFAULT_MODEL, TRAINABLE_MODEL, shipped_model
 from ledpose_ros.recording import Recording
 from ledpose_ros.visualization import draw_attention
 
@@ -94,14 +94,14 @@ def write_film(video: Path, gif: Path) -> None:
 
 def sights(recording: Recording, indices: tuple[int, ...]) -> Figure:
     """What the shipped model sees in some pictures, as a training's report shows it."""
-    estimator = PeerEstimator(default_model_path())
+    estimator = PeerEstimator(shipped_model(DEFAULT_MODEL))
     samples = [(recording, index) for index in indices]
     return sight_figure(samples, [estimator.detect(recording.image(index)) for index in indices])
 
 
 def looks(recording: Recording, indices: tuple[int, ...]) -> Figure:
     """From the coarse network's strongest peak to the peer, in the two looks of the fine network."""
-    network, metadata = load_onnx(default_model_path())
+    network, metadata = load_onnx(shipped_model(TRAINABLE_MODEL))
     figure, axes = plt.subplots(
         len(indices), 4, figsize=(13, 2.9 * len(indices)), width_ratios=(1.9, 1, 1, 1), layout="constrained"
     )

@@ -263,6 +263,17 @@ def test_debug_image_is_the_picture_with_drawing_on_it(camera, domain, model, tm
         assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 10
 
 
+def test_debug_images_come_at_most_as_often_as_told(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "debug_image_rate": 0.1}) as node:
+        camera.wait_for_estimator()
+        debug = camera.client.collect(Image, "debug_image")
+        began = time.monotonic()
+        camera.show_until(WHITE, debug, node.log)
+        for _ in range(3):
+            camera.show_until(WHITE, camera.pose, node.log)
+        assert len(debug) <= 1 + (time.monotonic() - began) / 10
+
+
 def test_missing_model_leaves_the_node_waiting(camera, domain, tmp_path):
     model = tmp_path / "later.onnx"
     with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
@@ -325,6 +336,26 @@ def test_rectified_images_have_the_camera_of_the_projection_matrix(camera, domai
         # Apparent size follows depth, and the same size means twice the depth in such a camera.
         assert (position.x, position.y, position.z) == pytest.approx((-0.4, 0, 4), abs=1e-3)
 
+        # The middle of a sensor of 4 x 4 times the pixels, of which 2 x 2 become one: P is for all of them.
+        camera.info.width, camera.info.height = 4 * WIDTH, 4 * HEIGHT
+        region = camera.info.roi
+        region.x_offset, region.y_offset, region.width, region.height = WIDTH, HEIGHT, 2 * WIDTH, 2 * HEIGHT
+        camera.info.binning_x = camera.info.binning_y = 2
+        camera.info.p = [1600.0, 0, 2 * WIDTH - 0.5, 0, 0, 1600.0, 2 * HEIGHT - 0.5, 0, 0, 0, 1, 0]
+        _, pose = camera.show_until(WHITE, camera.pose, node.log)
+        position = pose.pose.pose.position
+        assert (position.x, position.y, position.z) == pytest.approx((0, 0, 4), abs=1e-5)
+
+        camera.info.p[3] = -80.0
+
+        def is_refused() -> bool:
+            camera.publish(message_from_rgb(WHITE, camera.header()))
+            camera.client.spin_for(0.1)
+            return camera.value("refused: unusable camera_info") != ""
+
+        camera.client.wait_until(is_refused, what=lambda: node.log)
+        assert "second camera of a stereo pair, 0.05 m beside the first" in node.log
+
 
 def test_floor_and_heights(camera, domain, model, tmp_path):
     parameters = {
@@ -384,8 +415,12 @@ def test_peers_are_tracked_smoothed_and_recognised_by_their_leds(camera, domain,
         assert posterior["peer_0/alpha"] > 0.9
         position = filtered[-1].pose.pose.position
         assert (position.x, position.y, position.z) == pytest.approx((0, 0, 2), abs=1e-3)
-        texts = [marker for marker in camera.markers[-1].markers if marker.ns == "text"]
-        assert [(marker.id, marker.text) for marker in texts] == [(0, "alpha: 2.00 m")]
+
+        def texts() -> list[tuple[int, str]]:
+            return [(marker.id, marker.text) for marker in camera.markers[-1].markers if marker.ns == "text"]
+
+        # The markers come last.
+        client.wait_until(lambda: texts() == [(0, "alpha: 2.00 m")], what=lambda: texts())
         camera.wait_for_value("own motion", "from odometry")
 
         leds["alpha"].publish(JointState(header=camera.header(), name=["no_such_led"], position=[1.0]))

@@ -14,6 +14,7 @@ from ledpose_ros.geometry import (
     chained_pose,
     check_camera,
     compose_poses,
+    depth_per_range,
     distance_from_scale,
     pixel_rays,
     project,
@@ -151,6 +152,18 @@ def test_equidistant_sees_sideways():
     assert rays == pytest.approx(np.array([[1.0, 0, 0], [0, 0, 1.0]]), abs=1e-9)
 
 
+def test_corners_that_a_fisheye_calibration_does_not_reach_have_its_last_ray():
+    # theta - theta^3 / 3 grows up to 2 / 3 at 1 rad, 267 px, and falls from there; at 0.5 rad it is 11 / 24.
+    folding = K, np.array([-1 / 3, 0, 0, 0]), "equidistant"
+    uv = CENTRE + np.array(
+        [[400 * 11 / 24, 0], [400 * (0.95 - 0.95**3 / 3), 0], [280, 0], [0, 1000], [-400, 0]]
+    )
+    rays = pixel_rays(uv, *folding)
+    angles = np.arctan2(np.linalg.norm(rays[:, :2], axis=1), rays[:, 2])
+    assert angles == pytest.approx([0.5, 0.95, 1, 1, 1], abs=1e-3)
+    assert rays[2:, :2] / math.sin(1) == pytest.approx(np.array([[1, 0], [0, 1], [-1, 0]]), abs=1e-3)
+
+
 def test_points_behind_a_pinhole_camera_have_no_pixel():
     uv = project(np.array([[0, 0, -1.0], [0, 0, 1.0]]), *PINHOLE)
     assert np.isnan(uv[0]).all()
@@ -167,13 +180,13 @@ def calibration(focal_length: float | None = 400.0) -> Calibration:
 
 
 def test_distance_in_the_centre_is_the_papers():
-    distance = distance_from_scale(np.array([0.5]), np.array([[0, 0, 1.0]]), calibration(), K, 640)
+    distance = distance_from_scale(np.array([0.5]), np.array([[0, 0, 1.0]]), calibration(), *PINHOLE, 640)
     assert distance == pytest.approx([2**1.5])
 
 
 def test_distance_off_the_centre_is_longer_than_depth():
     ray = np.array([[0.6, 0, 0.8]])
-    assert distance_from_scale(np.array([0.0]), ray, calibration(), K, 640) == pytest.approx([2 / 0.8])
+    assert distance_from_scale(np.array([0.0]), ray, calibration(), *PINHOLE, 640) == pytest.approx([2 / 0.8])
 
 
 def test_distance_follows_the_perspective_of_an_upright_rod():
@@ -185,28 +198,46 @@ def test_distance_follows_the_perspective_of_an_upright_rod():
     reference = calibration()
     log2_scale = np.log2(400 * 0.3 / length) - reference.c
     rays = centres / np.linalg.norm(centres, axis=1, keepdims=True)
-    distance = distance_from_scale(log2_scale, rays, reference, K, 640)
+    distance = distance_from_scale(log2_scale, rays, reference, *PINHOLE, 640)
     assert distance == pytest.approx(np.linalg.norm(centres, axis=1))
 
 
 def test_a_longer_lens_brings_the_peer_closer():
     ray = np.array([[0, 0, 1.0]])
-    long_K = np.diag([800.0, 800.0, 1.0])
-    assert distance_from_scale(np.array([0.0]), ray, calibration(), long_K, 640) == pytest.approx([4.0])
+    long = np.diag([800.0, 800.0, 1.0]), NO_DISTORTION, "plumb_bob"
+    assert distance_from_scale(np.array([0.0]), ray, calibration(), *long, 640) == pytest.approx([4.0])
     # Unknown focal length at calibration: the same lens at twice the width.
-    assert distance_from_scale(np.array([0.0]), ray, calibration(None), long_K, 1280) == pytest.approx([4.0])
+    assert distance_from_scale(np.array([0.0]), ray, calibration(None), *long, 1280) == pytest.approx([4.0])
 
 
-def test_distance_through_a_fisheye_beside_the_centre():
-    # An upright extent h at 60 degrees to the side: h f theta / (d sin theta) pixels high.
-    theta = math.radians(60)
+@pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS.keys())
+@pytest.mark.parametrize("degrees", [1, 20, 38])
+def test_distance_beside_the_centre_of_any_lens(camera, degrees):
+    # A short rod at right angles to the direction from the image's centre, 2 m away, and its length there.
+    theta = math.radians(degrees)
     ray = np.array([[math.sin(theta), 0, math.cos(theta)]])
     points = 2.0 * ray + np.array([[0, 0.01, 0], [0, -0.01, 0]])
-    top, bottom = project(points, K, NO_DISTORTION, "equidistant")
+    top, bottom = project(points, *camera)
     length = np.linalg.norm(top - bottom)
     log2_scale = np.array([np.log2(400 * 0.02 / length) - 1.0])
-    distance = distance_from_scale(log2_scale, ray, calibration(), K, 640, "equidistant")
-    assert distance == pytest.approx([2.0], rel=1e-3)
+    distance = distance_from_scale(log2_scale, ray, calibration(), *camera, 640)
+    # Tangential distortion of 0.001 is all that makes it matter where around the centre the rod is.
+    assert distance == pytest.approx([2.0], rel=5e-3)
+
+
+def test_size_beside_the_centre_by_hand():
+    ray = np.array([[0.6, 0, 0.8]])
+    assert depth_per_range(ray, *PINHOLE) == pytest.approx([0.8])
+    # At r = 3/4 a barrel distortion of k1 = -0.2 leaves 1 - 0.2 * 9/16 = 0.8875 of the length.
+    barrel = K, np.array([-0.2, 0, 0, 0]), "plumb_bob"
+    assert depth_per_range(ray, *barrel) == pytest.approx([0.8 / 0.8875])
+    # The radius of an ideal fisheye image is the angle, 36.87 degrees; k1 adds 0.1 of its square.
+    theta = math.asin(0.6)
+    assert depth_per_range(ray, K, NO_DISTORTION, "equidistant") == pytest.approx([0.6 / theta])
+    fisheye = K, np.array([0.1, 0, 0, 0]), "equidistant"
+    assert depth_per_range(ray, *fisheye) == pytest.approx([0.6 / (theta * (1 + 0.1 * theta**2))])
+    for camera in CAMERAS.values():
+        assert depth_per_range(np.array([[0, 0, 1.0]]), *camera) == [1]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ledpose_ros.cli import main  # noqa: E402
 from ledpose_ros.learning import augmentation, loss  # noqa: E402
 from ledpose_ros.learning.dataset import batch_indices, load_recordings  # noqa: E402
 from ledpose_ros.learning.network import (  # noqa: E402
-    MAX_PEERS,
+    MAX_PEAKS,
     CoarseMaps,
     PeerNetwork,
     Pyramid,
@@ -28,6 +28,7 @@ from ledpose_ros.learning.network import (  # noqa: E402
     sample_pixels,
     shadowed,
     window_side,
+    worthy,
 )
 from ledpose_ros.learning.trainer import PRESETS, Phase, Preset, Trainer, load_checkpoint  # noqa: E402
 
@@ -168,6 +169,24 @@ def test_resume_continues_to_the_bit(tmp_path):
     second.run()
     for name, weight in whole.network.state_dict().items():
         assert torch.equal(weight, second.network.state_dict()[name]), name
+
+
+def test_mixed_precision_learns_the_same(tmp_path, monkeypatch):
+    """What a GPU computes in bfloat16 is tried on the processor, which knows that type as well."""
+    write_toy_recording(tmp_path / "toy.h5", 12)
+    data = load_recordings([tmp_path / "toy.h5"])
+
+    def losses(directory: Path) -> list[float]:
+        trainer = Trainer(data, directory, SHORT)
+        trainer.network.train()
+        return [trainer.train_step()[0] for _ in range(SHORT.steps)]
+
+    exact = losses(tmp_path / "exact")
+    autocast = torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda device, dtype, enabled: autocast(device, dtype))
+    mixed = losses(tmp_path / "mixed")
+    assert mixed != exact
+    np.testing.assert_allclose(mixed, exact, rtol=0.1)
 
 
 def test_resume_refuses_other_recordings(tmp_path):
@@ -382,12 +401,19 @@ def test_exported_graph_agrees_with_torch(tmp_path):
     for node in onnx.load(str(path)).graph.node:
         # A computed bias would keep the runtime from merging batch normalisation into the convolution.
         assert node.op_type != "Conv" or all("." in name for name in node.input[2:])
-    assert len(session.run(["confidence"], {"image": image})[0][0]) == MAX_PEERS
     assert read == metadata
     for name, weight in loaded.state_dict().items():
         torch.testing.assert_close(weight, network.state_dict()[name], rtol=2**-11, atol=1e-7, msg=name)
     assert path.stat().st_size < 2.1 * sum(weight.numel() for weight in network.parameters()) + 5e5
     assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()
+
+
+def test_only_what_may_be_a_peer_is_looked_at_again():
+    scores = torch.tensor([[0.9, -0.4, 0.01, 0.3], [0.02, 0.01, 0.04, -0.1]])
+    assert worthy(scores).tolist() == [[0, 3], [2, 0]]
+    # Where nothing may, there is still an answer.
+    assert worthy(scores[1:]).tolist() == [[2]]
+    assert worthy(torch.ones(1, MAX_PEAKS)).shape == (1, MAX_PEAKS)
 
 
 def test_hidden_parts_reach_from_one_edge_and_show_grey_or_another_robot():

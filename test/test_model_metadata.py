@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.model_metadata import DEFAULT_MODEL, Calibration, ModelMetadata, default_model_path
+from ledpose_ros.model_metadata import DEFAULT_MODEL, Calibration, ModelMetadata, shipped_model
 
 METADATA = ModelMetadata(
     led_names=("front", "left", "back", "right"),
@@ -37,18 +37,24 @@ def test_a_calibration_of_before_offsets_has_none():
     assert (calibration.rejected, calibration.offset) == (0, 0.0)
 
 
+def test_a_model_of_before_precisions_is_float32():
+    properties = METADATA.to_properties()
+    del properties["precision"]
+    assert ModelMetadata.from_properties(properties).precision == "float32"
+
+
 def test_properties_are_json_under_the_documented_keys():
     properties = METADATA.to_properties()
     assert set(properties) == {
         "ledpose.version", "led_names", "led_directions", "scales", "stride", "input_size",
-        "calibration", "training", "software",
+        "calibration", "training", "precision", "software",
     }  # fmt: skip
     assert json.loads(properties["ledpose.version"]) == 1
     assert json.loads(properties["input_size"]) == [640, 360]
     assert json.loads(properties["calibration"])["focal_length"] == 400.0
 
 
-@pytest.mark.parametrize("key", [key for key in METADATA.to_properties() if key != "ledpose.version"])
+@pytest.mark.parametrize("key", METADATA.to_properties().keys() - {"ledpose.version", "precision"})
 def test_missing_and_damaged_properties_are_named(key):
     properties = METADATA.to_properties()
     with pytest.raises(LedposeError, match=f"'{key}' is not JSON"):
@@ -99,6 +105,6 @@ def test_foreign_model_is_refused():
 
 
 def test_default_model_lies_in_a_models_folder():
-    path = default_model_path()
+    path = shipped_model()
     assert path.name == DEFAULT_MODEL
     assert path.parent.name == "models"

@@ -76,8 +76,11 @@ def test_video_in_and_video_out(model, tmp_path):
     while (read := drawn.read())[0]:
         frames.append(read[1])
     assert len(frames) == 3
-    # The box is drawn in the two white pictures, nothing in the black one.
-    assert [frame.std() > 5 for frame in frames] == [True, False, True]
+    # The box is drawn in the two white pictures, nothing in the black one but a place that is no peer.
+    middle, aside = [
+        [frame[rows].std() > 5 for frame in frames] for rows in (np.s_[60:120, 100:], np.s_[:40, :60])
+    ]
+    assert (middle, aside) == ([True, False, True], [True, True, True])
 
 
 def test_bag_in_and_bag_out(model, tmp_path):
@@ -239,6 +242,65 @@ def test_bag_without_a_usable_camera_info(model, tmp_path, capsys):
     assert estimate(model, [tmp_path / "bag"], tmp_path / "model.csv", *words) == 0
     assert estimate(model, [tmp_path / "bag"], tmp_path / "told.csv", *words, "--focal-length", "100") == 0
     assert len({row["stamp_ns"] for row in rows_of(tmp_path / "told.csv")}) == 5
+
+
+RECTIFYING = [100.0, 0, 16, 0, 0, 100.0, 16, 0, 0, 0, 1, 0]
+
+
+def test_rectified_pictures_of_a_bag(model, tmp_path):
+    """P says twice the focal length of K: twice the distance. Binned once more, P stands for half of it."""
+    distances = []
+    for name, binning, words in (
+        ("raw", 0, []),
+        ("rectified", 0, ["--rectified"]),
+        ("binned", 2, ["--rectified"]),
+    ):
+        told = camera_info(0, width=(binning or 1) * SIDE)
+        told.p = np.array(RECTIFYING)
+        told.binning_x = told.binning_y = binning
+        told.height = told.width
+        write_bag(tmp_path / name, blink(5), 0, camera=told)
+        out = tmp_path / f"{name}.csv"
+        words = [*words, "--image-topic", IMAGE_TOPIC, "--min-confidence", "0"]
+        assert estimate(model, [tmp_path / name], out, *words) == 0
+        distances.append(float(rows_of(out)[0]["z"]))
+    assert distances[1:] == pytest.approx([2 * distances[0], distances[0]], rel=1e-5)
+
+
+def test_rectified_pictures_with_a_camera_file(model, tmp_path, capsys):
+    picture = write_picture(tmp_path / "picture.png")
+    cx, cy = (WIDTH - 1) / 2, (HEIGHT - 1) / 2
+    text = CAMERA_YAML.format(width=WIDTH, height=HEIGHT, f=FOCAL, cx=cx, cy=cy)
+    camera = tmp_path / "camera.yaml"
+    words = ["--rectified", "--camera-info", str(camera)]
+    camera.write_text(text)
+    assert estimate(model, [picture], tmp_path / "none.csv", *words) == 2
+    assert "KeyError: 'projection_matrix'" in capsys.readouterr().err
+    projection = [2 * FOCAL, 0, cx, 0, 0, 2 * FOCAL, cy, 0, 0, 0, 1, 0]
+    camera.write_text(f"{text}projection_matrix: {{rows: 3, cols: 4, data: {projection}}}\n")
+    assert estimate(model, [picture], tmp_path / "out.csv", *words) == 0
+    assert float(rows_of(tmp_path / "out.csv")[0]["distance"]) == pytest.approx(4.0, rel=1e-5)
+
+
+def test_cameras_that_cannot_be_used_are_not_guessed(model, tmp_path, capsys):
+    """What the bag or the recording says is no good; then the user's word counts, and only that."""
+    unknown, second = camera_info(0), camera_info(0)
+    unknown.distortion_model, unknown.d = "unheard of", np.ones(3)
+    second.p = np.array([*RECTIFYING[:3], -10.0, *RECTIFYING[4:]])
+    for name, told in (("unknown", unknown), ("second", second)):
+        write_bag(tmp_path / name, blink(5), 0, camera=told)
+    recording = write_recording(tmp_path / "test.h5", straight_ahead([2.0], 0.0))
+    topic = ["--image-topic", IMAGE_TOPIC, "--min-confidence", "0"]
+    for source, words, sentence in (
+        (tmp_path / "unknown", topic, "'unheard of' is unknown"),
+        (tmp_path / "second", ["--rectified", *topic], "second camera of a stereo pair, 0.1 m beside"),
+        (recording, ["--rectified"], "a recording does not tell the camera of rectified images"),
+    ):
+        assert estimate(model, [source], tmp_path / "out.csv", *words) == 2
+        assert sentence in capsys.readouterr().err
+        (tmp_path / "out.csv").unlink()
+        told = tmp_path / f"{source.stem}.csv"
+        assert estimate(model, [source], told, *words, "--focal-length", "100") == 0
 
 
 def test_camera_info_of_another_size_is_refused_as_by_the_node(model, tmp_path, capsys):

@@ -14,7 +14,7 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import predict, truth
 from ledpose_ros.geometry import compose_poses
-from ledpose_ros.model_metadata import Calibration, default_model_path
+from ledpose_ros.model_metadata import Calibration, shipped_model
 from ledpose_ros.recording import Recording
 from ledpose_ros.uncertainty import coverage, deviation_scale, standardised_errors
 
@@ -117,7 +117,7 @@ def test_the_shipped_models_uncertainties_hold_on_the_benchmark(tmp_path):
     some = BenchmarkSet("some", 240, {**TEST.settings, "scene_frames": 1})
     with Recording(provide(some, tmp_path)) as recording:
         true = truth(recording)
-        said = predict(PeerEstimator(default_model_path()), recording, true.index)
+        said = predict(PeerEstimator(shipped_model()), recording, true.index)
     published = said.confidence >= MIN_CONFIDENCE
     assert published.sum() > 200
     found = coverage(standardised_errors(said.of(published), true.of(published)))

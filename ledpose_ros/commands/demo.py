@@ -32,7 +32,7 @@ from ledpose_ros.images import encode_image, rgb_from_message
 from ledpose_ros.leds import HeldState, LedHistory, stamp_ns
 from ledpose_ros.live_graph import Listener, running_nodes, use_private_domain
 from ledpose_ros.metrics import facing_leds
-from ledpose_ros.model_metadata import default_model_path
+from ledpose_ros.model_metadata import TRAINABLE_MODEL, shipped_model
 from ledpose_ros.plots import SAID, TRUE
 from ledpose_ros.recording import Recording, RecordingInfo
 
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run all steps in order; 1 if the result is worse than the mean predictor."""
     started = time.monotonic()
-    initial = args.model or default_model_path()
+    initial = args.model or shipped_model(TRAINABLE_MODEL)
     if not initial.is_file():
         raise LedposeError(f"there is no model {initial} to start from: give another one with --model")
     output: Path = args.output

@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--camera-info", type=Path, metavar="YAML", help="file of ROS's camera_calibration")
     parser.add_argument("--focal-length", type=float, metavar="PX", help="of the camera, in pixels")
+    parser.add_argument(
+        "--rectified",
+        action="store_true",
+        help="the pictures are rectified, as on image_rect: P of the camera counts, not K and D",
+    )
     for name, meaning in (("pitch", "positive looks down"), ("roll", "positive lowers the right side")):
         parser.add_argument(
             f"--camera-{name}", type=float, default=0.0, metavar="RAD", help=f"tilt; {meaning} (0)"
@@ -55,15 +60,15 @@ def run(args: argparse.Namespace) -> None:
     """Estimate, write, and say what was found."""
     from tqdm import tqdm
 
-    from ledpose_ros.estimator import PeerEstimator
+    from ledpose_ros.estimator import PeerEstimator, locate
     from ledpose_ros.frames import camera_for, open_source, read_camera
     from ledpose_ros.geometry import camera_tilt
-    from ledpose_ros.model_metadata import default_model_path
+    from ledpose_ros.model_metadata import shipped_model
     from ledpose_ros.offline import Estimates, open_sinks
     from ledpose_ros.refusals import Refusals
     from ledpose_ros.tracking import PeerTracker
 
-    estimator = PeerEstimator(args.model or default_model_path(), args.threads)
+    estimator = PeerEstimator(args.model or shipped_model(), args.threads)
     calibration = estimator.metadata.calibration
     if calibration is None:
         raise LedposeError(
@@ -71,9 +76,9 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.focal_length is not None and not args.focal_length > 0:
         raise LedposeError(f"the focal length is {args.focal_length:g} px, but must be above 0")
-    given = read_camera(args.camera_info) if args.camera_info else None
+    given = read_camera(args.camera_info, args.rectified) if args.camera_info else None
     tilt = camera_tilt(args.camera_pitch, args.camera_roll)
-    source = open_source(args.input, args.image_topic)
+    source = open_source(args.input, args.image_topic, args.rectified)
     size = cast(list[float], default_of("estimator", "peer_size"))
     standing = np.concatenate([np.zeros(3), tilt])
     tracker, refusals, pictures, with_peers = PeerTracker(), Refusals(tqdm.write), 0, 0
@@ -84,13 +89,14 @@ def run(args: argparse.Namespace) -> None:
                 rgb = frame.decode()
                 height, width, _ = rgb.shape
                 camera = camera_for(frame, (width, height), given, args.focal_length, calibration)
-                peers = estimator.estimate(rgb, *camera, args.min_confidence, tilt)
+                seen = estimator.detect(rgb)
+                peers = locate(seen, calibration, *camera, width, args.min_confidence, tilt)
             except LedposeError as error:
                 refusals.count("unusable", f"{frame.name} is left out: {error}")
                 continue
             tracks = tracker.update(frame.stamp_ns, peers, standing)
             for sink in sinks:
-                sink.add(Estimates(frame, rgb, camera, peers, [track.id for track in tracks]))
+                sink.add(Estimates(frame, rgb, camera, seen, peers, [track.id for track in tracks]))
             pictures += 1
             with_peers += bool(peers)
     left_out = refusals.counts.total()

@@ -1,22 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export a training checkpoint to an ONNX model.
+"""Export a training checkpoint to an ONNX model, or a model to one of another precision.
 
-`ledpose train` does this itself at its end; export again after an interrupted run or from a copied
-checkpoint.
+`ledpose train` exports by itself at its end; do it again after an interrupted run or from a copied
+checkpoint. Models of 8 bits (--precision int8) are faster on processors; they need a --recording, to see
+which ranges pictures take. Keep the float32 model: training and other precisions start from it.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.model_metadata import FLOAT16, FLOAT32, INT8, PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose export`."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a training run")
+    parser.add_argument(
+        "source", type=Path, metavar="CHECKPOINT|MODEL", help="checkpoint.pt of a training run, or ONNX model"
+    )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="MODEL", help="ONNX file to write"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=FLOAT32, help=f"what the network computes with ({FLOAT32})"
+    )
+    parser.add_argument(
+        "--recording", type=Path, metavar="FILE", help="pictures as the robot will see them, for int8"
     )
 
 
@@ -42,10 +55,34 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
     export_onnx(network, metadata, path)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Export the checkpoint."""
-    from ledpose_ros.learning.trainer import load_checkpoint
+def export_precision(model: Path, precision: str, recording: Path | None, output: Path) -> None:
+    """Write what a float32 model becomes in another precision."""
+    from ledpose_ros.learning.precision import export_float16, export_int8
+    from ledpose_ros.recording import Recording
 
-    export_checkpoint(load_checkpoint(args.checkpoint), args.output)
+    if precision == FLOAT16:
+        export_float16(model, output)
+        return
+    assert recording is not None
+    with Recording(recording) as opened:
+        export_int8(model, opened, output)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export the checkpoint or the model."""
+    is_model = args.source.suffix == ".onnx"
+    if is_model and args.precision == FLOAT32:
+        raise LedposeError(f"{args.source} is exported already: give a checkpoint, or another --precision")
+    if (args.precision == INT8) != (args.recording is not None):
+        raise LedposeError("--precision int8 needs a --recording, and nothing else does")
+    with TemporaryDirectory() as folder:
+        model = args.source
+        if not is_model:
+            from ledpose_ros.learning.trainer import load_checkpoint
+
+            model = args.output if args.precision == FLOAT32 else Path(folder) / "model.onnx"
+            export_checkpoint(load_checkpoint(args.source), model)
+        if args.precision != FLOAT32:
+            export_precision(model, args.precision, args.recording, args.output)
     print(f"Wrote {args.output}.")
     return 0

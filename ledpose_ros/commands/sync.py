@@ -48,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Find the offset and print it with its curve."""
     from ledpose_ros.estimator import PeerEstimator
-    from ledpose_ros.model_metadata import default_model_path
+    from ledpose_ros.model_metadata import shipped_model
     from ledpose_ros.synchronisation import synchronise
 
     if args.plot and args.plot.suffix.lower() != ".png":
         raise LedposeError(f"the plot is a PNG: '{args.plot.name}' should end in .png")
-    observations = _observe(PeerEstimator(args.model or default_model_path()), args)
+    observations = _observe(PeerEstimator(args.model or shipped_model()), args)
     found = synchronise(observations, args.range)
     print(json.dumps(as_json(found), indent=2) if args.json else as_text(found, observations.looked_at))
     if args.plot:

@@ -87,9 +87,10 @@ class TrainingSet:
         depths = np.full(len(self), np.nan)
         for recording, info in enumerate(self.cameras):
             members = np.flatnonzero(self.recording == recording)
-            rays = pixel_rays(uv[members], info.K, info.D, info.distortion_model)
+            camera = info.K, info.D, info.distortion_model
+            rays = pixel_rays(uv[members], *camera)
             below = rays[:, 1] > MIN_DROP
-            depths[members[below]] = depth_per_range(rays, info.distortion_model)[below] / rays[below, 1]
+            depths[members[below]] = depth_per_range(rays[below], *camera) / rays[below, 1]
         return depths
 
     def same_camera(self) -> list[NDArray[np.int64]]:

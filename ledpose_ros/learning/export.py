@@ -19,7 +19,7 @@ import torch
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.learning.network import PeerNetwork
-from ledpose_ros.model_metadata import DIGEST_KEY, NO_DIGEST, ModelMetadata, signed
+from ledpose_ros.model_metadata import DIGEST_KEY, FLOAT32, NO_DIGEST, ModelMetadata, signed
 
 OUTPUT_NAMES = ("uv", "log2_scale", "bearing", "led_probability", "confidence", "spread", "attention")
 OPSET = 18
@@ -102,6 +102,10 @@ def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
     except Exception as error:
         raise LedposeError(f"{path} is not an ONNX file ({type(error).__name__})") from error
     metadata = ModelMetadata.from_properties({p.key: p.value for p in model.metadata_props})
+    if metadata.precision != FLOAT32:
+        raise LedposeError(
+            f"{path} is {metadata.precision}, too coarse to train from: give the model that it was made of"
+        )
     network = PeerNetwork(leds=len(metadata.led_names))
     weights = {
         i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()).float()

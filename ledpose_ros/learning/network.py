@@ -28,8 +28,10 @@ WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
 MAX_PEAKS = 8
 """Places in an image at which the fine network looks."""
-MAX_PEERS = 5
-"""Of these, how many it looks at again, to measure what is there."""
+WORTH_A_SECOND_LOOK = 0.05
+"""Presence, less `SHADOWED`, after the first look from which on it does look again."""
+SHADOWED = 0.5
+"""By how much less present a window counts that shows the same peer as a surer one."""
 
 
 class CoarseMaps(NamedTuple):
@@ -247,6 +249,16 @@ def shadowed(uv: Tensor, log2_scale: Tensor, presence: Tensor) -> Tensor:
     return ((apart < reach) & (presence[:, None] > presence[:, :, None])).any(2).float()
 
 
+def worthy(scores: Tensor) -> Tensor:
+    """Indices of the best windows (B, M), at least one: as many in each image as any image deserves."""
+    scores, order = scores.sort(dim=1, descending=True)
+    count = int((scores > WORTH_A_SECOND_LOOK).sum(1).max().clamp(min=1).item())
+    # The exporter cannot know.
+    torch._check(count >= 1)
+    torch._check(count <= order.shape[1])
+    return order[:, :count]
+
+
 class PeerNetwork(nn.Module):
     """Image -> peers. See the module's text; `forward` is the exported graph."""
 
@@ -326,7 +338,7 @@ class PeerNetwork(nn.Module):
         # The first look moves the window onto the peer, the second measures from there.
         uv, log2_scale, look = self.refine(pyramid, uv, log2_scale)
         presence = look.presence.view(log2_scale.shape).sigmoid()
-        best = (presence - shadowed(uv, log2_scale, presence)).topk(MAX_PEERS, dim=1).indices
+        best = worthy(presence - SHADOWED * shadowed(uv, log2_scale, presence))
         uv = uv.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
         log2_scale = window_log2_scale = log2_scale.gather(1, best)
         uv, log2_scale, look = self.refine(pyramid, uv, log2_scale)

@@ -75,6 +75,14 @@ def _detached(parts: Parts) -> Parts:
     return {name: part.detach() for name, part in parts.items()}
 
 
+def _mixed_precision(device: torch.device) -> torch.autocast:
+    """Networks compute in bfloat16 on a GPU: it keeps the range of float32, and no gradient needs scaling.
+
+    Pictures and losses stay float32.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 class Jitter(NamedTuple):
     """By how much training windows are displaced at most."""
 
@@ -145,7 +153,7 @@ class Objective(nn.Module):
         chosen, states = self._mirror_some(states)
         quarters = halve(normalise(augmentation.mirror_images(halves, chosen)))
         view = augmentation.random_view(len(states), self.generator)
-        loss, parts = self._coarse_loss(self.network.coarse_maps([view.cut(quarters)]), states)
+        loss, parts = self._coarse_loss(self._coarse_maps([view.cut(quarters)]), states)
         return loss, _detached(parts)
 
     def _varied(
@@ -163,7 +171,7 @@ class Objective(nn.Module):
         halves uint8 (B, H/2, W/2, 3), states (B, K).
         """
         varied, states, _, _ = self._varied(halves, states)
-        maps = self.network.coarse_maps(halvings(varied))
+        maps = self._coarse_maps(halvings(varied))
         loss = expected_loss(maps, states, self.led_directions)
         return loss, {"expected": loss.detach()}
 
@@ -175,7 +183,7 @@ class Objective(nn.Module):
         """
         if windows is None:
             varied, states, _, _ = self._varied(halves, states)
-            loss, parts = self._coarse_loss(self.network.coarse_maps(halvings(varied)), states)
+            loss, parts = self._coarse_loss(self._coarse_maps(halvings(varied)), states)
             return loss, _detached(parts)
         varied, states, chosen, view = self._varied(halves, states, SHRUNK)
         size = 2 * torch.tensor([varied.shape[3], varied.shape[2]], device=varied.device)
@@ -183,7 +191,7 @@ class Objective(nn.Module):
         uv[chosen, 0] = size[0] - 1 - uv[chosen, 0]
         uv, log2_scale = view.from_image(uv, windows.log2_scale, size)
         joined, shown = augmentation.join_some(varied, JOINED_SHARE, self.generator)
-        maps = self.network.coarse_maps(halvings(joined))
+        maps = self._coarse_maps(halvings(joined))
         alone = CoarseMaps(*(values[: shown.alone] for values in maps))
         loss, parts = self._coarse_loss(alone, states[: shown.alone])
         seen = shown.shows(uv[shown.sample], size)
@@ -194,6 +202,10 @@ class Objective(nn.Module):
             seen * windows.trust[shown.sample].square(),
         )
         return loss + guide, _detached(parts | {"guide": guide})
+
+    def _coarse_maps(self, levels: list[Tensor]) -> CoarseMaps:
+        with _mixed_precision(levels[0].device):
+            return CoarseMaps(*(values.float() for values in self.network.coarse_maps(levels)))
 
     def _coarse_loss(self, maps: CoarseMaps, states: Tensor) -> tuple[Tensor, Parts]:
         """Loss of the coarse network by LED states (B, K) alone, and its parts."""
@@ -264,7 +276,8 @@ class Objective(nn.Module):
                 for part in (seen[:batch], seen[batch:])
             ]
         )
-        both = self.network.fine(seen)
+        with _mixed_precision(seen.device):
+            both = FineLook(*(values.float() for values in self.network.fine(seen)))
         look = FineLook(*(values[:batch] for values in both))
         absent = led_cross_entropy(both.presence[batch:], torch.zeros(others, device=device))
         present = led_cross_entropy(look.presence, torch.ones(batch, device=device))

@@ -33,6 +33,7 @@ from tqdm import tqdm
 from ledpose_ros import evaluation, plots
 from ledpose_ros.estimator import Detections, PeerEstimator
 from ledpose_ros.geometry import depth_per_range, pixel_rays, wrap_angle
+from ledpose_ros.learning.network import MAX_PEAKS
 from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, load_checkpoint
 from ledpose_ros.learning.verdicts import Answers, Curve, correlations, plateaus, verdicts
 from ledpose_ros.metrics import FACING_LIMIT, roc_area
@@ -170,7 +171,8 @@ def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections
         uv=np.array([one.uv[0] for one in seen]) / sizes,
         log2_scale=np.array([one.log2_scale[0] for one in seen], float),
         psi=np.array([one.psi[0] for one in seen], float),
-        confidence=np.array([one.confidence for one in seen], float),
+        # Of places that were not worth a second look the network is sure: there is nothing.
+        confidence=np.array([np.pad(one.confidence, (0, MAX_PEAKS - len(one.confidence))) for one in seen]),
         led_probability=np.array([one.led_probability[0] for one in seen], float),
         led_states=np.array([recording.led_states[index] for recording, index in samples], float),
     )
@@ -305,8 +307,8 @@ def _fitting_calibration(
 ) -> Calibration:
     """The constant c with which half of the distances come out too far and half too near."""
     info = recording.info
-    rays = pixel_rays(true.uv, info.K, info.D, info.distortion_model)
-    depth = true.distance * depth_per_range(rays, info.distortion_model)
+    camera = info.K, info.D, info.distortion_model
+    depth = true.distance * depth_per_range(pixel_rays(true.uv, *camera), *camera)
     constants = np.log2(depth) - [one.log2_scale[0] for one in detections]
     return Calibration(
         c=float(np.median(constants)),

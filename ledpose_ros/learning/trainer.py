@@ -360,9 +360,7 @@ class Trainer:
 
     def train_step(self) -> tuple[float, Parts]:
         """One step of the optimiser; the loss, its mean over the processes, and its parts in this one."""
-        # bfloat16 keeps the range of float32: no gradient needs scaling.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss, parts = self._loss()
+        loss, parts = self._loss()
         value = float(self.processes.mean(loss.detach().clone()))
         if not math.isfinite(value):
             raise LedposeError(

@@ -58,7 +58,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of N pictures, M peaks by falling confidence, and the true states of K LEDs.
+    """What a model says of N pictures, M places by falling confidence, and the true states of K LEDs.
 
     All but `confidence` is of the first peak.
     """

@@ -25,6 +25,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from ledpose_ros.camera_info import camera_from_info, image_size
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimate, PeerEstimator, locate
 from ledpose_ros.floor import at_base, stand_on_floor
@@ -32,7 +33,6 @@ from ledpose_ros.geometry import (
     Camera,
     camera_tilt,
     chained_pose,
-    check_camera,
     pose_of,
     quaternion_about,
     quaternion_product,
@@ -40,7 +40,7 @@ from ledpose_ros.geometry import (
 from ledpose_ros.identification import PeerIdentifier
 from ledpose_ros.images import rgb_from_message
 from ledpose_ros.leds import CLOCK_JUMP_NS, LedHistory, led_states_from_message, nanoseconds, stamp_ns
-from ledpose_ros.model_metadata import default_model_path
+from ledpose_ros.model_metadata import shipped_model
 from ledpose_ros.nodes.common import (
     ERROR,
     OK,
@@ -59,7 +59,7 @@ from ledpose_ros.odometry import OdometryHistory
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.refusals import Refusals
 from ledpose_ros.tracking import TIMEOUT, PeerTracker, Track
-from ledpose_ros.visualization import draw_attention, draw_peers
+from ledpose_ros.visualization import draw_estimates
 
 ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
@@ -201,7 +201,7 @@ class EstimatorNode(LifecycleNode):
     def on_configure(self, _state: LifecycleState) -> None:
         settings = self._settings
         estimator = PeerEstimator(
-            settings.model or default_model_path(), settings.threads, settings.providers, settings.spinning
+            settings.model or shipped_model(), settings.threads, settings.providers, settings.spinning
         )
         # Once: what tf2 subscribes to and publishes stays with the node.
         if settings.publish_tf and self._outputs.tf_broadcaster is None:
@@ -350,6 +350,10 @@ class EstimatorNode(LifecycleNode):
             peers = [stand_on_floor(peer, mount, settings.peer_height) for peer in peers]
         times.append(time.perf_counter())
         self._outputs.say_leds(header, metadata.led_names, peers)
+        if metadata.calibration is not None:
+            self._publish_poses(header, peers, mount)
+            times.append(time.perf_counter())
+        # After the poses, which need not wait for drawing.
         self._publish_debug_image(
             header, rgb, detections, peers, camera, note=f"{1000 * (times[2] - times[1]):.0f} ms"
         )
@@ -359,8 +363,6 @@ class EstimatorNode(LifecycleNode):
                 f"the model {self._estimator.path} is not calibrated, so positions cannot be told: "
                 "run `ledpose calibrate` with a picture at a known distance",
             )
-        self._publish_poses(header, peers, mount)
-        times.append(time.perf_counter())
         for stage, duration in zip(STAGES, np.diff(times), strict=True):
             self._durations[stage].append(duration)
         self._peer_count = len(peers)
@@ -386,17 +388,14 @@ class EstimatorNode(LifecycleNode):
                 "no camera_info", f"no camera_info has arrived on {self.resolve_topic_name('camera_info')}"
             )
         try:
-            if self._settings.image_is_rectified:
-                camera = check_camera(np.reshape(info.p, (3, 4))[:, :3], np.zeros(0), "plumb_bob")
-            else:
-                camera = check_camera(info.k, info.d, info.distortion_model)
+            camera = camera_from_info(info, self._settings.image_is_rectified)
         except LedposeError as error:
             raise Refusal("unusable camera_info", str(error)) from error
-        height, width = rgb.shape[:2]
-        if (info.width, info.height) != (width, height):
+        (height, width), told = rgb.shape[:2], image_size(info)
+        if told != (width, height):
             raise Refusal(
                 "camera_info of another size",
-                f"camera_info is for {info.width}x{info.height}, but the image is {width}x{height}: "
+                "camera_info is for {}x{}, but the image is ".format(*told) + f"{width}x{height}: "
                 "publish the camera_info of this resolution",
             )
         return camera
@@ -472,8 +471,7 @@ class EstimatorNode(LifecycleNode):
         assert self._estimator is not None
         self._debug_time = now
         directions, size = self._estimator.metadata.led_directions, self._settings.peer_size
-        tinted = draw_attention(rgb, detections.attention)
-        drawn = draw_peers(tinted, peers, directions, *camera, size, note)
+        drawn = draw_estimates(rgb, detections, peers, directions, camera, size, note)
         self._outputs.debug_image.publish(message_from_rgb(drawn, header))
 
     # --- diagnostics ----------------------------------------------------------------------------------------

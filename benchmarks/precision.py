@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model loses and gains with fewer bits: accuracy beside time, as float32, float16 and int8.
+
+Pictures and scores are those of `benchmarks.accuracy`; times are of the bare network on one thread.
+"""
+
+import argparse
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.accuracy import TITLES, Bench, row_of, several_peers
+from benchmarks.command import benchmark_parser, run_command, two_cores
+from benchmarks.latency import SIZES, median_ms, resized
+from benchmarks.recordings import TEST, some_pictures
+from ledpose_ros.commands.export import export_precision
+from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.evaluation import text_table
+from ledpose_ros.model_metadata import FLOAT32, PRECISIONS, TRAINABLE_MODEL, shipped_model
+
+REPEAT = 100
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = benchmark_parser("benchmarks.precision", __doc__)
+    parser.add_argument("recording", type=Path, metavar="RECORDING", help="of whose ranges int8 is made")
+    parser.add_argument("--model", type=Path, metavar="MODEL", help="float32 model (the shipped one)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    exact = args.model or shipped_model(TRAINABLE_MODEL)
+    os.sched_setaffinity(0, [two_cores()[1]])
+    sized = {f"{w}x{h} [ms]": resized(some_pictures(args.data), (w, h)) for w, h in SIZES}
+    scores, costs = {}, {}
+    with TemporaryDirectory() as folder, ExitStack() as files:
+        bench = Bench(args.data, files)
+        for precision in PRECISIONS:
+            path = exact
+            if precision != FLOAT32:
+                path = Path(folder) / f"{precision}.onnx"
+                export_precision(exact, precision, args.recording, path)
+            estimator = PeerEstimator(path)
+            times = [median_ms(estimator.run, pictures, REPEAT) for pictures in sized.values()]
+            costs[precision] = [*times, path.stat().st_size / 1e6]
+            scores[precision] = [
+                *row_of(bench.score(bench.predict(estimator, TEST), TEST)),
+                *several_peers(estimator, bench),
+            ]
+    print(text_table([*sized, "file [MB]"], costs))
+    print()
+    print(text_table([*TITLES, "recall [%]", "precision [%]"], scores))
+    ratios = {
+        f"{precision} / {FLOAT32}": [
+            cost / of_float for cost, of_float in zip(row, costs[FLOAT32], strict=True)
+        ]
+        for precision, row in costs.items()
+        if precision != FLOAT32
+    }
+    print()
+    print(text_table([*sized, "file"], ratios))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(run, make_parser()))
