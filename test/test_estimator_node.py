@@ -394,6 +394,21 @@ def test_wrong_parameters_end_the_node_with_one_sentence(domain, model, tmp_path
         assert node.log.strip().splitlines()[-1].startswith("error: parameter 'peer_size' has 2 numbers")
 
 
+def test_qos_overrides_that_make_no_sense_are_said(camera, domain, model, tmp_path):
+    nonsense = {"qos_overrides./camera_info.subscription.reliability": "nonsense"}
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model} | nonsense) as node:
+        assert node.wait() == 2
+        assert node.log.strip().splitlines()[-1].startswith("error: cannot subscribe to camera_info")
+    # Images are subscribed to later, when the node must go on.
+    nonsense = {"qos_overrides./image.subscription.reliability": "nonsense"}
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model} | nonsense) as node:
+        camera.wait_for_summary("cannot subscribe to image, check the parameters qos_overrides")
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN))
+        assert camera.client.call(ChangeState, "estimator/change_state", request).success
+        camera.wait_for_summary("the node is finalized: end it and start it anew")
+        assert node.end(signal.SIGTERM)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("peers", "sentence"),
     [("[alpha, /alpha]", "names a peer twice"), ("['not a name']", "'not a name', which is no namespace")],
