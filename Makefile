@@ -1,7 +1,7 @@
 # make demo   the whole loop, from simulated camera to published pose, in under 12 minutes
 # make test   the tests
 # make lint   ruff and mypy
-# make faults what becomes of recordings when things go wrong, as docs/faults.md
+# make faults what becomes of recordings and estimates when things go wrong, as docs/faults.md
 # make venv   what the others need, in $(VENV)
 # make clean  remove what the above made, but for $(VENV)
 #
@@ -33,7 +33,8 @@ test: venv rendering
 	$(BIN)/python -m pytest
 
 faults: venv
-	$(BIN)/python -m pytest test/test_faults.py --fault-table docs/faults.md --label-samples 20000
+	$(BIN)/python -m pytest test/test_faults.py test/test_estimator_faults.py --fault-table docs/faults.md \
+		--label-samples 20000
 
 lint: venv
 	$(BIN)/ruff check .

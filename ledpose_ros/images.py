@@ -79,12 +79,15 @@ def decode_image(data: bytes | np.ndarray) -> np.ndarray:
         raise LedposeError(
             f"the {encoding} image is cut off after {len(data)} bytes: its end mark is missing"
         )
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:
+        raise LedposeError(f"an image of {len(data)} bytes cannot be decoded: {_one_line(error)}") from error
     if bgr is None:
         raise LedposeError(
             f"{len(data)} bytes that are no image: expected {' or '.join(IMAGE_ENCODINGS)} data"
         )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, bgr)
 
 
 def read_image(path: str | PathLike[str]) -> np.ndarray:
@@ -135,8 +138,13 @@ def rgb_from_message(message: Any) -> np.ndarray:
         return _converter()(packed)
     except (cv2.error, RuntimeError, TypeError, ValueError) as error:
         raise LedposeError(
-            f"cannot convert a {width}x{height} image from {encoding} to rgb8: {error}"
+            f"cannot convert a {width}x{height} image from {encoding} to rgb8: {_one_line(error)}"
         ) from error
+
+
+def _one_line(error: Exception) -> str:
+    """What an exception says, of OpenCV's only which condition failed."""
+    return " ".join(str(getattr(error, "err", error)).split())
 
 
 @cache

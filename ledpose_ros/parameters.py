@@ -201,7 +201,7 @@ ESTIMATOR: tuple[Parameter, ...] = (
     Parameter(
         "max_image_age",
         0.5,
-        "Images older than this on arrival at the network are dropped [s]; 0 takes any age.",
+        "Images older than this, or as far in the future, are dropped by the network [s]; 0 takes any age.",
         minimum=0.0,
         read_only=False,
     ),

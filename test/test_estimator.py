@@ -159,6 +159,11 @@ def test_uncalibrated_camera_is_refused(estimator):
         estimator.estimate(WHITE, np.zeros((3, 3)), np.zeros(0), "plumb_bob")
 
 
+def test_cameras_without_a_finite_pose_are_refused(estimator):
+    with pytest.raises(LedposeError, match="no finite pose"):
+        estimator.estimate(WHITE, np.diag([1e300, 1e300, 1.0]), np.zeros(0), "plumb_bob")
+
+
 @pytest.mark.parametrize(
     ("picture", "words"),
     [
@@ -166,6 +171,7 @@ def test_uncalibrated_camera_is_refused(estimator):
         (WHITE.astype(np.float32), "float32"),
         (WHITE[:20], "640x20, but the model needs at least 32"),
         (WHITE[:0], "640x0"),
+        (np.broadcast_to(WHITE[:1, :1], (8000, 6000, 3)), "6000x8000, but may have 33,554,432 pixels"),
     ],
 )
 def test_unusable_pictures_are_refused(estimator, picture, words):

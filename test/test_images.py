@@ -2,7 +2,9 @@
 """Pictures in and out, and every ROS image encoding, on pictures whose colours are known."""
 
 import array
+import struct
 import sys
+import zlib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -157,6 +159,14 @@ def test_a_cut_off_picture_is_refused(encoding: str) -> None:
     for kept in (len(data) - 3, len(data) // 2, 20):
         with pytest.raises(LedposeError, match=f"cut off after {kept} bytes"):
             decode_image(data[:kept])
+
+
+def test_a_picture_too_large_to_unpack_is_refused() -> None:
+    png = bytearray(encode_image(two_colours(RED, BLUE), "png"))
+    png[16:24] = struct.pack(">II", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    with pytest.raises(LedposeError, match="cannot be decoded: pixels <="):
+        decode_image(bytes(png))
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
