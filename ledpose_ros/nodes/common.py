@@ -15,7 +15,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -27,6 +26,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.nodes.compatibility import SubscriptionEventCallbacks
 from ledpose_ros.parameters import Parameter
 from ledpose_ros.refusals import Refusals
 
@@ -204,17 +204,6 @@ class ImageSubscription:
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
         settled = [policy for policy in OVERRIDABLE_POLICIES if policy is not QoSPolicyKind.RELIABILITY]
         self._subscription = subscribe(self._node, *self._arguments, qos, self._refusals, overridable=settled)
-
-
-def matched_callbacks(callback: Callable[[], None]) -> PublisherEventCallbacks:
-    """Have `callback` called when somebody subscribes to a publisher, or no longer does.
-
-    Before ROS 2 Jazzy there are no such events: whoever needs them must also poll.
-    """
-    try:
-        return PublisherEventCallbacks(matched=lambda _event: callback())
-    except TypeError:
-        return PublisherEventCallbacks()
 
 
 def stamp_from_ns(nanoseconds: int) -> Time:

@@ -21,7 +21,8 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from ledpose_ros.estimator import PeerEstimate
-from ledpose_ros.nodes.common import matched_callbacks, pose_message
+from ledpose_ros.nodes.common import pose_message
+from ledpose_ros.nodes.compatibility import matched_callbacks
 from ledpose_ros.nodes.markers import peer_markers
 from ledpose_ros.tracking import Track, filtered_pose
 
