@@ -7,10 +7,10 @@ picture. A second peak, at pixel (10, 20), always has a confidence of 0.2.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
 
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.model_metadata import Calibration, ModelMetadata
@@ -46,6 +46,10 @@ def write_fake_model(
     without_output: str | None = None,
 ) -> Path:
     """Write the model for single images; `metadata=None` leaves the properties out."""
+    pytest.importorskip("onnx")
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     constants = {
         "log2_scale": [[log2_scale, 1.0]],
         "bearing": [[[bearing_length * math.cos(psi), bearing_length * math.sin(psi)], [0.0, 0.1]]],
@@ -72,7 +76,7 @@ def write_fake_model(
         numpy_helper.from_array(np.array(v, np.int64), f"{k}_value") for k, v in integers.items()
     ]
 
-    def node(operator: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+    def node(operator: str, inputs: str, output: str, **attributes: object) -> Any:
         return helper.make_node(operator, inputs.split(), [output], **attributes)
 
     nodes = [
