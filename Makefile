@@ -39,6 +39,7 @@ faults: venv
 	$(BIN)/python -m pytest test/test_faults.py --fault-table docs/faults.md --label-samples 20000
 
 lint: venv
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

@@ -76,7 +76,7 @@ def write_fake_model(
         numpy_helper.from_array(np.array(v, np.int64), f"{k}_value") for k, v in integers.items()
     ]
 
-    def node(operator: str, inputs: str, output: str, **attributes: object) -> Any:
+    def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
         return helper.make_node(operator, inputs.split(), [output], **attributes)
 
     nodes = [
