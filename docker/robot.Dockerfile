@@ -29,8 +29,11 @@ RUN . "/opt/ros/$ROS_DISTRO/setup.sh" \
     && python3 -c "import cv_bridge.boost.cv_bridge_boost, ledpose_ros.nodes.recorder, ledpose_ros.nodes.estimator"
 
 COPY --chmod=755 docker/entrypoint.sh /usr/local/bin/ledpose-entrypoint
-RUN useradd --create-home --shell /bin/bash --uid 1001 ledpose
-USER 1001
+# The number of the first user of most machines: Fast DDS shares memory only among programs of one user.
+ARG UID=1000
+RUN useradd --create-home --shell /bin/bash --non-unique --uid "$UID" ledpose
+# hadolint ignore=DL3066
+USER ledpose
 WORKDIR /home/ledpose
 ENTRYPOINT ["ledpose-entrypoint"]
 CMD ["bash"]

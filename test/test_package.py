@@ -162,10 +162,21 @@ def test_every_package_that_make_installs_is_pinned(monkeypatch):
         assert wanted <= set(pinned)
 
 
+def test_pre_commit_runs_the_ruff_that_lint_runs():
+    hooks = re.findall(r"ruff==[\d.]+", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert hooks and set(hooks) == set(re.findall(r"^ruff==.*", (ROOT / "constraints.txt").read_text(), re.M))
+
+
 def test_every_source_file_names_its_licence():
     folders = ("benchmarks", "docs", "launch", "ledpose_ros", "test")
     files = [path for folder in folders for path in (ROOT / folder).glob("**/*.py")]
-    files += [ROOT / "setup.py", *ROOT.glob("scripts/*"), *ROOT.glob(".ci/*"), *ROOT.glob("docker/*")]
+    files += [
+        ROOT / "setup.py",
+        *ROOT.glob("scripts/*"),
+        *ROOT.glob(".ci/*"),
+        *ROOT.glob("docker/*.Dockerfile"),
+        *ROOT.glob("docker/*.sh"),
+    ]
     unnamed = [
         path
         for path in files
