@@ -89,6 +89,7 @@ def imports(*patterns: str) -> set[str]:
 
 
 def test_the_version_is_the_same_everywhere(package_xml, monkeypatch):
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__), "semantic versioning, and all that package.xml allows"
     assert package_xml.findtext("version") == __version__
     assert setup_arguments(monkeypatch, "bdist_wheel")["version"] == __version__
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
