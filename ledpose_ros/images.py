@@ -38,6 +38,9 @@ RAW_ENCODINGS = {
     "yuyv": 2,
 }
 
+# Two pixels share their colours. Not every OpenCV minds an odd one.
+PAIRED_ENCODINGS = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
+
 _SIGNATURES = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB\x60\x82"
@@ -121,6 +124,8 @@ def rgb_from_message(message: Any) -> np.ndarray:
         raise LedposeError(
             f"the image message has rows of {step} bytes, {width} pixels in {encoding} take {row_size}"
         )
+    if encoding in PAIRED_ENCODINGS and width % 2:
+        raise LedposeError(f"the image message is {width} pixels wide, but {encoding} holds pixels in pairs")
     if len(message.data) < step * height:
         raise LedposeError(
             f"the image message holds {len(message.data)} bytes, {height} rows of {step} take {step * height}"

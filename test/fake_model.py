@@ -9,10 +9,10 @@ to a file.
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
 
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.model_metadata import Calibration, ModelMetadata
@@ -49,6 +49,10 @@ def write_fake_model(
     led_count: int = len(LED_PROBABILITY),
 ) -> Path:
     """Write the model for single images; `metadata=None` leaves the properties out."""
+    pytest.importorskip("onnx")
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     shapes = _SHAPES | {"led_probability": ["n", 2, led_count]}
     constants = {
         "log2_scale": [[log2_scale, 1.0]],
@@ -76,7 +80,7 @@ def write_fake_model(
         numpy_helper.from_array(np.array(v, np.int64), f"{k}_value") for k, v in integers.items()
     ]
 
-    def node(operator: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+    def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
         return helper.make_node(operator, inputs.split(), [output], **attributes)
 
     nodes = [

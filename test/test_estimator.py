@@ -5,10 +5,8 @@ import dataclasses
 import math
 
 import numpy as np
-import onnx
 import pytest
 from fake_model import CALIBRATION, LED_PROBABILITY, METADATA, write_fake_model
-from onnx import TensorProto, helper
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import SAME_PEER, PeerEstimator, locate
@@ -209,7 +207,10 @@ def test_unusable_models_are_refused(tmp_path):
     )
 
 
+@pytest.mark.extra("train")
 def test_a_model_that_was_changed_is_refused(tmp_path):
+    import onnx
+
     from ledpose_ros.learning.export import save_model
 
     path = tmp_path / "model.onnx"
@@ -232,6 +233,9 @@ def test_a_model_that_was_changed_is_refused(tmp_path):
 
 
 def test_model_with_another_input_is_refused(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", [value], [output])

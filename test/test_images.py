@@ -116,8 +116,16 @@ def test_impossible_messages_are_refused_with_their_numbers() -> None:
     refused("holds 143 bytes, 6 rows of 24 take 144", data=good.data[:-1])
     refused("'hologram8' cannot be read", encoding="hologram8")
     refused("''", encoding="")
-    # Seven columns cannot be pairs of pixels: the converter itself objects.
-    refused("cannot convert a 7x6 image from yuyv", encoding="yuyv", width=7)
+    refused("7 pixels wide, but yuyv holds pixels in pairs", encoding="yuyv", width=7)
+
+
+def test_what_the_converter_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(_message: object) -> np.ndarray:
+        raise RuntimeError("no such conversion")
+
+    monkeypatch.setattr(images, "_converter", lambda: convert)
+    with pytest.raises(LedposeError, match="cannot convert a 8x6 image from rgb8 to rgb8: no such conv"):
+        rgb_from_message(message("rgb8", two_colours(RED, BLUE)))
 
 
 def test_cv_bridge_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -27,6 +26,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.nodes.compatibility import (
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+    publisher_callbacks,
+)
 from ledpose_ros.parameters import Parameter
 from ledpose_ros.refusals import Refusals
 
@@ -217,8 +221,8 @@ def listener_callbacks(
 ) -> PublisherEventCallbacks:
     """Have `on_listeners` called when somebody subscribes to a publisher, or no longer does.
 
-    Who asks for more than is offered, and so hears nothing, is counted. Before ROS 2 Jazzy no event tells
-    that listeners have come: whoever needs to know must also poll.
+    Who asks for more than is offered, and so hears nothing, is counted. Humble does not tell that listeners
+    have come: whoever needs to know must also poll.
     """
 
     def on_incompatible_qos(event: Any) -> None:
@@ -229,12 +233,7 @@ def listener_callbacks(
             "change its QoS",
         )
 
-    try:
-        return PublisherEventCallbacks(
-            matched=lambda _event: on_listeners(), incompatible_qos=on_incompatible_qos
-        )
-    except TypeError:
-        return PublisherEventCallbacks(incompatible_qos=on_incompatible_qos)
+    return publisher_callbacks(on_listeners, on_incompatible_qos)
 
 
 def stamp_from_ns(nanoseconds: int) -> Time:
