@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands for LEDs are what the recorder would read as the same states."""
 
+import sys
 from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace as Message
@@ -187,6 +188,12 @@ def test_pins_are_switched_and_let_go(mock_pins):
         GpioLeds(("again",), {"again": {"pin": 17}})
     leds.close()
     GpioLeds(("again",), {"again": {"pin": 17}}).close()
+
+
+def test_without_gpiozero_the_way_to_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gpiozero", None)
+    with pytest.raises(LedposeError, match="need gpiozero, which is missing: install python3-gpiozero"):
+        GpioLeds(("a",), {"a": {"pin": 4}})
 
 
 def test_pins_that_do_not_exist_are_refused(mock_pins):

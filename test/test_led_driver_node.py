@@ -23,6 +23,7 @@ from ledpose_ros.leds import LedHistory, Rejection, led_states_from_message, nan
 MODULE = "ledpose_ros.nodes.led_driver"
 NAMES = ("front", "left", "back", "right")
 COLOUR_TOPICS = Path(__file__).parents[1] / "config" / "led_sources" / "color_topics.yaml"
+GPIO = COLOUR_TOPICS.parents[1] / "led_drivers" / "gpio.yaml"
 FAST = {"rate": 1.5, "hold": 0.15, "led_guard": 0.02, "camera_rate": 20.0, "seed": 1}
 
 
@@ -168,6 +169,17 @@ def test_without_an_adapter_states_are_printed(domain, client, tmp_path):
         assert node.end()[0] == 0
         assert "LEDs on: none" in node.log and "seed of the random states: 1" in node.log
         assert node.log.count("LEDs on: ") > 3
+
+
+def test_pins_are_switched(domain, client, tmp_path, monkeypatch):
+    pytest.importorskip("gpiozero")
+    monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "mock")
+    said = client.collect(JointState, "led_states", QoSProfile(depth=1000))
+    with driver(domain, tmp_path, adapter=GPIO, **FAST) as node:
+        client.wait_until(
+            lambda: len({tuple(message.position) for message in said}) > 2, what=lambda: node.log
+        )
+        assert node.end()[0] == 0 and "error" not in node.log
 
 
 @pytest.mark.parametrize(
