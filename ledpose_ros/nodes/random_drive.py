@@ -58,7 +58,7 @@ class RandomDriveNode(Node):
         self._gate = DriveGate(arena, parameters.odometry_timeout, parameters.speed)
         self._refusals = Refusals(self.get_logger().warning)
         self._base_frame = ""
-        self._peer: np.ndarray | None = None
+        self._peer: np.ndarray | None = None  # where it is (2,), in the frame of odometry
         self._peer_time = -np.inf
         self._velocity = np.zeros(3)
         self._driven = 0.0
@@ -123,10 +123,15 @@ class RandomDriveNode(Node):
         self._drive()
 
     def _on_peer(self, message: PoseWithCovarianceStamped) -> None:
-        # From the optical frame of a camera that looks ahead to the robot's: x forward, y left.
-        position = message.pose.pose.position
-        if np.isfinite([position.x, position.z]).all():
-            self._peer, self._peer_time = np.array([position.z, -position.x]), time.monotonic()
+        position, pose = message.pose.pose.position, self._gate.pose
+        if pose is None or not np.isfinite([position.x, position.z]).all():
+            return
+        # From the optical frame of a camera that looks ahead: forward is z, left is -x.
+        cosine, sine = np.cos(pose[2]), np.sin(pose[2])
+        forward, left = position.z, -position.x
+        towards = np.array([cosine * forward - sine * left, sine * forward + cosine * left])
+        self._peer = pose[:2] + towards
+        self._peer_time = time.monotonic()
 
     # --- services -------------------------------------------------------------------------------------------
 
@@ -166,20 +171,13 @@ class RandomDriveNode(Node):
         if not reason:
             pose = self._gate.pose
             assert pose is not None, "nobody starts without odometry"
-            self._velocity = self._wanderer.step(pose, seconds, self._place_of_peer(pose, now))
+            peer = self._peer if now - self._peer_time < PEER_TIMEOUT else None
+            self._velocity = self._wanderer.step(pose, seconds, peer)
             self._driven += float(np.linalg.norm(self._velocity[:2])) * seconds
             self._publish(self._velocity)
         elif now - self._stand_time < FAREWELL:
             self._velocity = np.zeros(3)
             self._publish(self._velocity)
-
-    def _place_of_peer(self, pose: np.ndarray, now: float) -> np.ndarray | None:
-        """Where the peer is (2,), in the frame of odometry; None if it was not seen lately."""
-        if self._peer is None or now - self._peer_time > PEER_TIMEOUT:
-            return None
-        cosine, sine = np.cos(pose[2]), np.sin(pose[2])
-        place = pose[:2] + np.array([[cosine, -sine], [sine, cosine]]) @ self._peer
-        return np.asarray(place)
 
     def _publish(self, velocity: np.ndarray) -> None:
         twist = Twist()
