@@ -126,10 +126,8 @@ def test_the_recorder_labels_pictures_with_what_is_lit_in_them(domain, client, r
     images = client.node.create_publisher(Image, "image", 20)
     cameras = client.node.create_publisher(CameraInfo, "camera_info", 20)
     status = client.collect_status("recorder")
-    period, ago = (
-        50_000_000,
-        500_000_000,
-    )  # of pictures; so much later they are taken, the robot has heard all
+    # Pictures are taken so much later that the robot has heard all by then.
+    period, ago = 50_000_000, 500_000_000
     with (
         recorder(domain, tmp_path, led_guard=FAST["led_guard"]) as recorder_node,
         driver(domain, tmp_path, adapter=COLOUR_TOPICS, **FAST) as node,
