@@ -151,6 +151,11 @@ class LedDriver:
         """What is lit; None where that is not known."""
         return self._states
 
+    @property
+    def _are_left(self) -> bool:
+        """The LEDs are off, which was said, and left to others."""
+        return self._mode is Mode.DISABLED and self._is_told and self._states == (False,) * self._leds
+
     def step(self) -> float:
         """Do what is due; return after how many seconds something is due again."""
         now = self._steady()
@@ -163,7 +168,7 @@ class LedDriver:
 
     def finish(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """Switch all LEDs off at once and say so; nothing to do where they have been left to others."""
-        if self._mode is Mode.DISABLED and self._is_told:
+        if self._are_left:
             return
         self.set_mode(Mode.DISABLED)
         if any(self._states or [True]):
@@ -217,7 +222,7 @@ class LedDriver:
 
     def _tell(self) -> None:
         now = self._steady()
-        if self._states is None or now < self._sure_at or (self._mode is Mode.DISABLED and self._is_told):
+        if self._states is None or now < self._sure_at or self._are_left:
             return
         if self._is_told and now < self._said_at + KEEP_ALIVE:
             return
@@ -237,7 +242,7 @@ class LedDriver:
     def _next_due(self) -> float:
         if self._states is None:
             return self._free_at
-        if self._mode is Mode.DISABLED and self._is_told:
+        if self._are_left:
             return inf
         due = self._said_at + KEEP_ALIVE if self._is_told else self._sure_at
         if self._target(-inf) != self._states:

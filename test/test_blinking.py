@@ -54,7 +54,7 @@ class Robot:
     def run(self, seconds: float) -> None:
         end = self.now + seconds
         while self.now < end:
-            self.now += min(self.driver.step() + 1e-6, 1.0)
+            self.now = min(end, self.now + self.driver.step() + 1e-6)
 
     def labels(self, settings: BlinkSettings = SETTINGS) -> LedHistory:
         history = LedHistory(nanoseconds(settings.guard), nanoseconds(settings.max_age), 10**15)
@@ -190,8 +190,11 @@ def test_all_on_and_all_off_come_when_the_state_before_has_been_held():
 def test_disabled_means_off_and_silent_until_enabled():
     robot = Robot()
     robot.run(10.0)
+    while robot.commands[-1][1] < robot.now - 0.01:
+        robot.run(0.01)
     robot.driver.set_mode(Mode.DISABLED)
     robot.run(1.0)
+    assert any(robot.commands[-2][2]) and robot.commands[-1][0] - robot.commands[-2][1] >= SETTINGS.hold
     count, commands = len(robot.said), len(robot.commands)
     assert robot.said[-1][1] == OFF
     robot.run(10.0)
