@@ -139,8 +139,10 @@ def test_real_messages_are_written(tmp_path):
     assert command_messages(topics[0], std_msgs.ColorRGBA, now, None) == [
         std_msgs.ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
     ]
-    with pytest.raises(LedposeError, match="robomaster_msgs/msg/LEDEffect, which is not installed"):
-        read_adapter_topics(CONFIG / "led_sources" / "robomaster.yaml", NAMES)
+    path = tmp_path / "table.yaml"
+    path.write_text("t: {type: absent_msgs/msg/Led, leds: {a: {value: data}}}")
+    with pytest.raises(LedposeError, match="absent_msgs/msg/Led, which is not installed"):
+        read_adapter_topics(path, ("a",))
 
 
 def test_fields_keep_their_types():

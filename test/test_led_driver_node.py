@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 
@@ -29,6 +30,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import ColorRGBA, Header
 from std_srvs.srv import SetBool, Trigger
 
+from ledpose_ros.led_sources import LedAssembler, read_led_sources
 from ledpose_ros.leds import led_states_from_message, stamp_ns
 from ledpose_ros.nodes.common import message_from_rgb, stamp_from_ns
 from ledpose_ros.recording import Recording
@@ -205,6 +207,29 @@ def test_without_an_adapter_states_are_printed(domain, client, tmp_path):
         assert node.log.count("LEDs on: ") > 3
 
 
+@pytest.mark.parametrize(
+    ("table", "package"), [("robomaster", "robomaster_msgs"), ("create3", "irobot_create_msgs")]
+)
+def test_messages_of_vendors_where_they_are_installed(domain, client, tmp_path, table, package):
+    pytest.importorskip(f"{package}.msg")
+    path = COLOUR_TOPICS.with_name(f"{table}.yaml")
+    names = next(iter(yaml.safe_load(path.read_text()).values()))["leds"]
+    (topic,) = read_led_sources(path, names)
+    said = client.collect(JointState, "led_states", QoSProfile(depth=1000))
+    leds, told = LedAssembler(tuple(names), 10**18), []
+    # A queue of one, as robomaster_ros has it.
+    client.node.create_subscription(
+        topic.message_class(), topic.name, lambda message: told.append(leds.take(topic, message, 0)[1]), 1
+    )
+    settings = FAST | {"adapter": path, "led_names": f"[{', '.join(names)}]", "rate": 0.9}
+    with driver(domain, tmp_path, **settings) as node:
+        client.wait_until(lambda: len(told) > 20, what=lambda: node.log)
+        assert node.end()[0] == 0
+        client.spin_for(0.5)
+    states = [list(message.position) for message in said]
+    assert [now for before, now in pairwise([None, *states]) if now != before] == told
+
+
 def test_pins_are_switched(domain, client, tmp_path, monkeypatch):
     pytest.importorskip("gpiozero")
     monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "mock")
@@ -223,10 +248,6 @@ def test_pins_are_switched(domain, client, tmp_path, monkeypatch):
         ({"hold": 0.1}, "raise hold"),
         ({"led_names": "[a, a]"}, "different names"),
         ({"adapter": "missing.yaml"}, "cannot be read"),
-        (
-            {"adapter": COLOUR_TOPICS.with_name("robomaster.yaml")},
-            "robomaster_msgs/msg/LEDEffect, which is not",
-        ),
         ({"mode": "blink"}, "must be one of random"),
     ],
 )
