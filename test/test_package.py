@@ -197,7 +197,8 @@ def test_the_robot_side_runs_without_torch_and_mujoco():
     pytest.importorskip("rclpy")
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(OPTIONAL)}))\n"
-        "import ledpose_ros.nodes.recorder, ledpose_ros.nodes.estimator"
+        "import ledpose_ros.nodes.recorder, ledpose_ros.nodes.estimator\n"
+        "import ledpose_ros.nodes.led_driver, ledpose_ros.nodes.random_drive"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
