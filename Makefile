@@ -1,18 +1,21 @@
 # make demo   the whole loop, from simulated camera to published pose, in under 12 minutes
 # make test   the tests
 # make lint   ruff and mypy
-# make faults what becomes of recordings when things go wrong, as docs/faults.md
+# make faults what becomes of recordings and estimates when things go wrong, as docs/faults.md
 # make docs   the documentation as a site, in site/
 # make figures the computed pictures of the documentation, in docs/figures/
 # make venv   what the others need, in $(VENV)
 # make clean  remove what the above made, but for $(VENV)
 #
+# ROS=jazzy after any of these: on ROS 2 Jazzy in place of Kilted, in a $(VENV) of its own.
 # All of it needs python3 (3.10 or newer) with its venv module, and make; the rest is installed into $(VENV).
 
-VENV ?= .venv
+ROS ?= kilted
+VENV ?= $(if $(filter kilted,$(ROS)),.venv,.venv-$(ROS))
 PYTHON ?= python3
 
 BIN := $(VENV)/bin
+# The same names in every distribution: constraints-$(ROS).txt tells which versions make it up.
 ROS_WHEELS := "ros-rclpy[fastrtps]" ros-diagnostic-msgs ros-geometry-msgs ros-lifecycle-msgs ros-nav-msgs ros-sensor-msgs \
 	ros-std-msgs ros-std-srvs ros-visualization-msgs
 
@@ -35,7 +38,8 @@ test: venv rendering
 	$(BIN)/python -m pytest
 
 faults: venv
-	$(BIN)/python -m pytest test/test_faults.py --fault-table docs/faults.md --label-samples 20000
+	$(BIN)/python -m pytest test/test_faults.py test/test_estimator_faults.py --fault-table docs/faults.md \
+		--label-samples 20000
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
@@ -44,15 +48,16 @@ figures: venv rendering
 	$(BIN)/python scripts/figures.py
 
 lint: venv
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 venv: $(VENV)/.installed
 
-$(VENV)/.installed: setup.py constraints.txt ledpose_ros/cli.py Makefile
+$(VENV)/.installed: setup.py constraints.txt constraints-$(ROS).txt ledpose_ros/cli.py Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		$(ROS_WHEELS) --editable '.[train,sim,test]'
+		--constraint constraints-$(ROS).txt $(ROS_WHEELS) --editable '.[train,sim,test]'
 	touch $@
 
 $(VENV)/.docs: setup.py constraints.txt

@@ -28,6 +28,7 @@ data_files = [
     (f"{SHARE}/launch", sorted(glob("launch/*.launch.py"))),
     (f"{SHARE}/config", sorted(glob("config/*.yaml") + glob("config/*.rviz"))),
     (f"{SHARE}/config/led_sources", sorted(glob("config/led_sources/*.yaml"))),
+    (f"{SHARE}/config/led_drivers", sorted(glob("config/led_drivers/*.yaml"))),
     (f"{SHARE}/models", sorted(glob("models/*.onnx") + glob("models/*.md"))),
 ]
 
@@ -63,7 +64,10 @@ setup(
         "tqdm",
     ],
     extras_require={name: list(requirements) for name, requirements in EXTRAS.items()}
-    | {"test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML", "mcap"], "docs": ["mkdocs-material"]},
+    | {
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML", "mcap", "gpiozero"],
+        "docs": ["mkdocs-material"],
+    },
     entry_points={"console_scripts": executables},
     zip_safe=False,
 )

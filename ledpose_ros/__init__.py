@@ -4,7 +4,11 @@
 `from ledpose_ros import PeerEstimator` is all it takes to find peers in pictures, see docs/estimator.md.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# A few megabytes can unpack to pictures of gigabytes. OpenCV looks here when it is first imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 
 if TYPE_CHECKING:
     from ledpose_ros.estimator import PeerEstimate as PeerEstimate

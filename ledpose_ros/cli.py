@@ -36,11 +36,12 @@ COMMANDS = (
     "estimate",
     "sync",
 )
-NODES = ("recorder", "estimator", "simulator")
+NODES = ("recorder", "estimator", "simulator", "led_driver", "random_drive")
 
 EXTRAS = {
     "train": ("torch", "onnx", "onnxscript", "tensorboard", "matplotlib", "psutil"),
     "sim": ("mujoco",),
+    "gpio": ("gpiozero",),
 }
 
 BAD_INPUT = 2

@@ -27,6 +27,9 @@ UNKNOWN_ANGLE_VARIANCE = math.pi**2
 # The network's own word is never believed to be surer than this: it leaves out its bias.
 MIN_DEVIATIONS = (0.5, 0.5, 0.01, math.radians(1.0))  # u, v [px], log2 distance [octaves], psi [rad]
 
+# A picture takes some 40 bytes a pixel in the network, which ONNX Runtime keeps afterwards.
+MAX_PIXELS = 2**25
+
 
 def _window_side(log2_scale: np.ndarray) -> np.ndarray:
     return WINDOW_SIDE * np.exp2(-log2_scale)
@@ -161,6 +164,11 @@ class PeerEstimator:
                 f"the picture is {rgb.shape[1]}x{rgb.shape[0]}, but the model needs at least "
                 f"{self.min_image_side} pixels on each side"
             )
+        if rgb.shape[0] * rgb.shape[1] > MAX_PIXELS:
+            raise LedposeError(
+                f"the picture is {rgb.shape[1]}x{rgb.shape[0]}, but may have {MAX_PIXELS:,} pixels at most: "
+                "scale it down"
+            )
         try:
             outputs = self.run(rgb)
         except Exception as error:  # see __init__
@@ -193,7 +201,10 @@ def locate(
     min_confidence: float = 0.0,
     tilt: np.ndarray = LEVEL_CAMERA,
 ) -> list[PeerEstimate]:
-    """Peers in the optical frame of the camera whose picture, `width` pixels wide, gave `detections`."""
+    """Peers in the optical frame of the camera whose picture, `width` pixels wide, gave `detections`.
+
+    Raises `LedposeError` for a camera that makes no sense.
+    """
     chosen = [m for m in separate_peaks(detections) if detections.confidence[m] >= min_confidence]
     psi = detections.psi
     peers = [
@@ -209,6 +220,10 @@ def locate(
     uv, distance = project(points, *camera), np.linalg.norm(points, axis=1)
     poses = compose_poses(uv, distance, psi, *camera, tilt)
     covariances = _covariances(detections, distance, calibration, *camera, tilt)
+    if not (np.isfinite(poses[chosen]).all() and np.isfinite(covariances[chosen]).all()):
+        raise LedposeError(
+            f"with K = {K.tolist()} and D = {D.tolist()} there is no finite pose: calibrate the camera again"
+        )
     return [
         replace(peer, uv=uv[m], distance=float(distance[m]), pose=poses[m], covariance=covariances[m])
         for m, peer in zip(chosen, peers, strict=True)

@@ -136,6 +136,11 @@ def check_camera(K: np.ndarray, D: np.ndarray, distortion_model: str) -> Camera:
             f"the camera is not calibrated: K is {K.tolist()}, but K[0] and K[4] must be focal lengths "
             "above 0; calibrate the camera and publish the result in camera_info"
         )
+    if K[[1, 3, 6, 7]].any() or K[8] != 1:
+        raise LedposeError(
+            f"K is {K.tolist()}, but skew and the like are not supported: "
+            "all but K[0], K[2], K[4] and K[5] must be 0, and K[8] 1; rectify the image instead"
+        )
     if distortion_model == "" and not D.any():
         distortion_model, D = "plumb_bob", D[:0]
     if distortion_model not in _DISTORTION_COEFFICIENTS:

@@ -38,6 +38,9 @@ RAW_ENCODINGS = {
     "yuyv": 2,
 }
 
+# Two pixels share their colours. Not every OpenCV minds an odd one.
+PAIRED_ENCODINGS = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
+
 _SIGNATURES = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB\x60\x82"
@@ -79,12 +82,15 @@ def decode_image(data: bytes | np.ndarray) -> np.ndarray:
         raise LedposeError(
             f"the {encoding} image is cut off after {len(data)} bytes: its end mark is missing"
         )
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:
+        raise LedposeError(f"an image of {len(data)} bytes cannot be decoded: {_one_line(error)}") from error
     if bgr is None:
         raise LedposeError(
             f"{len(data)} bytes that are no image: expected {' or '.join(IMAGE_ENCODINGS)} data"
         )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, bgr)
 
 
 def read_image(path: str | PathLike[str]) -> np.ndarray:
@@ -118,6 +124,8 @@ def rgb_from_message(message: Any) -> np.ndarray:
         raise LedposeError(
             f"the image message has rows of {step} bytes, {width} pixels in {encoding} take {row_size}"
         )
+    if encoding in PAIRED_ENCODINGS and width % 2:
+        raise LedposeError(f"the image message is {width} pixels wide, but {encoding} holds pixels in pairs")
     if len(message.data) < step * height:
         raise LedposeError(
             f"the image message holds {len(message.data)} bytes, {height} rows of {step} take {step * height}"
@@ -135,8 +143,13 @@ def rgb_from_message(message: Any) -> np.ndarray:
         return _converter()(packed)
     except (cv2.error, RuntimeError, TypeError, ValueError) as error:
         raise LedposeError(
-            f"cannot convert a {width}x{height} image from {encoding} to rgb8: {error}"
+            f"cannot convert a {width}x{height} image from {encoding} to rgb8: {_one_line(error)}"
         ) from error
+
+
+def _one_line(error: Exception) -> str:
+    """What an exception says, of OpenCV's only which condition failed."""
+    return " ".join(str(getattr(error, "err", error)).split())
 
 
 @cache

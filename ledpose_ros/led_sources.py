@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LED states from what robots really publish: a table in YAML says which field of which message is which LED.
+"""LEDs in the messages of robots: a table in YAML says which field of which message is which LED.
+
+The recorder reads LED states from such messages, and `led_adapters` writes them, by the same table.
 
     leds/effect:                          # topic
       type: robomaster_msgs/msg/LEDEffect
       observable: {effect: [0, 1]}        # others run on the robot: nobody knows when they light what
+      send: {color.r: 1.0}                # what a driver sets besides
       leds:
         back: {value: effect, where: mask, bit: 1}
         front: {value: effect, where: mask, bit: 2}
@@ -12,7 +15,7 @@ An LED is on where `value` is above `above` (0 unless told otherwise). `value` i
 `color.r` or `leds[2].red`, or a list of them of which the largest counts. With `bit` alone it is that bit of
 the value; with `where`, the message tells something about this LED only if the bit is set in that field.
 `stamp` names the field with the time from which on the LEDs were so; messages without one count from their
-arrival.
+arrival. Of a driver alone are `send`, and `lit` and `dark`: what it writes to `value` (1 and 0).
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.leds import stamp_ns
 
 _STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
-_TOPIC_KEYS = {"type", "stamp", "observable", "leds"}
-_LED_KEYS = {"value", "above", "where", "bit"}
+_TOPIC_KEYS = {"type", "stamp", "observable", "send", "leds"}
+_LED_KEYS = {"value", "above", "where", "bit", "lit", "dark"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class LedRule:
     above: float = 0.0
     where: str | None = None
     bit: int | None = None
+    lit: float = 1.0
+    dark: float = 0.0
 
     def state(self, message: Any) -> bool | None:
         """On, off, or None: the message says nothing of this LED."""
@@ -62,6 +67,7 @@ class LedTopic:
     leds: dict[str, LedRule]
     stamp: str | None = None
     observable: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    send: dict[str, Any] = field(default_factory=dict)
 
     def message_class(self) -> Any:
         """The Python class of the messages, with all fields that are asked for; LedposeError without."""
@@ -70,12 +76,12 @@ class LedTopic:
             found = getattr(importlib.import_module(f"{package}.msg"), name)
         except (ImportError, AttributeError) as error:
             raise LedposeError(
-                f"the LED source {self.name} is of type {self.type_name}, which is not installed: "
+                f"the LED topic {self.name} is of type {self.type_name}, which is not installed: "
                 "source the workspace that has it"
             ) from error
         empty = found()
         paths = [path for rule in self.leds.values() for path in (*rule.fields, rule.where) if path]
-        for path in (*paths, *self.observable, *([self.stamp] if self.stamp else [])):
+        for path in (*paths, *self.observable, *self.send, *([self.stamp] if self.stamp else [])):
             # An array has no elements yet.
             value_of(empty, path.partition("[")[0])
         return found
@@ -92,27 +98,54 @@ def value_of(message: Any, path: str) -> Any:
     return value
 
 
-def read_led_sources(path: str | Path, led_names: Sequence[str]) -> tuple[LedTopic, ...]:
-    """The topics that a YAML file names; LedposeError unless they tell every LED, each once."""
+def set_value(message: Any, path: str, value: Any) -> None:
+    """Set the field that a path leads to, in the type that it has; LedposeError if that cannot be."""
+    *_, last = _STEP.finditer(path)
+    owner = value_of(message, path[: last.start()])
+    name, index = last.groups()
+    now = value_of(message, path)
+    try:
+        value = type(now)(value)
+        if name:
+            setattr(owner, name, value)
+        else:
+            owner[int(index)] = value
+    # rclpy asserts that values fit.
+    except (AssertionError, OverflowError, TypeError, ValueError) as error:
+        raise LedposeError(f"{path} of the {type(message).__name__} cannot be {value!r}") from error
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; LedposeError if it does not."""
     try:
         table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise LedposeError(f"the LED sources {path} cannot be read: {reason}") from error
+        raise LedposeError(f"the LED table {path} cannot be read: {reason}") from error
+    if not isinstance(table, dict):
+        raise LedposeError(f"the LED table {path} will not do: it must map topics to what they tell")
+    return {str(name): entry for name, entry in table.items()}
+
+
+def read_led_sources(path: str | Path, led_names: Sequence[str]) -> tuple[LedTopic, ...]:
+    """The topics that a YAML file names; LedposeError unless they tell every LED, each once."""
+    table = read_table(path)
     try:
-        if not isinstance(table, dict):
-            raise LedposeError("it must map topics to what they tell")
-        topics = tuple(_topic(str(name), entry) for name, entry in table.items())
-        named = [led for topic in topics for led in topic.leds]
-        if sorted(named) != sorted(led_names):
-            raise LedposeError(f"it tells the LEDs {named}, needed are {list(led_names)}, each once")
+        topics = tuple(_topic(name, entry) for name, entry in table.items())
+        check_named_leds([led for topic in topics for led in topic.leds], led_names)
     except LedposeError as error:
-        raise LedposeError(f"the LED sources {path} will not do: {error}") from error
+        raise LedposeError(f"the LED table {path} will not do: {error}") from error
     return topics
 
 
+def check_named_leds(named: Sequence[str], led_names: Sequence[str]) -> None:
+    """Raise `LedposeError` unless a table names every LED once and no other."""
+    if sorted(named) != sorted(led_names):
+        raise LedposeError(f"it tells the LEDs {list(named)}, needed are {list(led_names)}, each once")
+
+
 def _topic(name: str, entry: Any) -> LedTopic:
-    _check_keys(f"topic {name}", entry, _TOPIC_KEYS, {"type", "leds"})
+    check_keys(f"topic {name}", entry, _TOPIC_KEYS, {"type", "leds"})
     if not re.fullmatch(r"\w+/msg/\w+", str(entry["type"])):
         raise LedposeError(f"the type of topic {name} must be like std_msgs/msg/Bool, not {entry['type']}")
     if not isinstance(entry["leds"], dict):
@@ -120,17 +153,21 @@ def _topic(name: str, entry: Any) -> LedTopic:
     observable = entry.get("observable", {})
     if not isinstance(observable, dict) or not all(isinstance(v, list) for v in observable.values()):
         raise LedposeError(f"'observable' of topic {name} must map fields to lists of values")
+    send = entry.get("send", {})
+    if not isinstance(send, dict) or not all(_is_path(path) for path in send):
+        raise LedposeError(f"'send' of topic {name} must map fields, like color.r, to values")
     return LedTopic(
         name,
         entry["type"],
         {str(led): _rule(f"LED {led} of topic {name}", rule) for led, rule in entry["leds"].items()},
         entry.get("stamp"),
         {path: tuple(values) for path, values in observable.items()},
+        send,
     )
 
 
 def _rule(what: str, entry: Any) -> LedRule:
-    _check_keys(what, entry, _LED_KEYS, {"value"})
+    check_keys(what, entry, _LED_KEYS, {"value"})
     bit, where = entry.get("bit"), entry.get("where")
     if (bit is not None and (not isinstance(bit, int) or bit < 1)) or (where is not None and bit is None):
         raise LedposeError(f"{what} needs a 'bit' of at least 1, like 4 for the third one")
@@ -138,14 +175,22 @@ def _rule(what: str, entry: Any) -> LedRule:
     if not fields:
         raise LedposeError(f"{what} needs a value, like data")
     for path in (*fields, *([where] if where is not None else [])):
-        if not isinstance(path, str) or "".join(m.group() for m in _STEP.finditer(path)) != path or not path:
+        if not _is_path(path):
             raise LedposeError(f"{what}: {path!r} is no field, like data or leds[2].red")
-    if not isinstance(entry.get("above", 0), int | float):
-        raise LedposeError(f"{what}: 'above' must be a number")
-    return LedRule(tuple(fields), float(entry.get("above", 0)), where, bit)
+    numbers = {key: entry.get(key, default) for key, default in (("above", 0), ("lit", 1), ("dark", 0))}
+    for key, number in numbers.items():
+        if not isinstance(number, int | float):
+            raise LedposeError(f"{what}: '{key}' must be a number")
+    above, lit, dark = map(float, numbers.values())
+    return LedRule(tuple(fields), above, where, bit, lit, dark)
 
 
-def _check_keys(what: str, entry: Any, allowed: set[str], needed: set[str]) -> None:
+def _is_path(path: Any) -> bool:
+    return isinstance(path, str) and path != "" and "".join(m.group() for m in _STEP.finditer(path)) == path
+
+
+def check_keys(what: str, entry: Any, allowed: set[str], needed: set[str]) -> None:
+    """Raise `LedposeError` unless an entry of a table is a mapping with keys that are known and needed."""
     if not isinstance(entry, dict):
         raise LedposeError(f"{what} must be a mapping with {', '.join(sorted(needed))}")
     unknown, missing = sorted(set(entry) - allowed), sorted(needed - set(entry))

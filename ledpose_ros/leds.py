@@ -35,10 +35,15 @@ def nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
-def check_leds(led_names: Sequence[str], led_directions: Sequence[float]) -> None:
-    """Raise `LedposeError` unless there are different names, each with a finite direction [rad]."""
+def check_led_names(led_names: Sequence[str]) -> None:
+    """Raise `LedposeError` unless there are names, all different."""
     if not led_names or len(set(led_names)) != len(led_names):
         raise LedposeError(f"LED names must be one or more different names, not {list(led_names)}")
+
+
+def check_leds(led_names: Sequence[str], led_directions: Sequence[float]) -> None:
+    """Raise `LedposeError` unless there are different names, each with a finite direction [rad]."""
+    check_led_names(led_names)
     if len(led_names) != len(led_directions):
         raise LedposeError(
             f"LED names ({len(led_names)}) and LED directions ({len(led_directions)}) differ in number: "

@@ -18,6 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.nodes.compatibility import LOCAL_DISCOVERY
 
 ENDING_SECONDS = 20.0
 SILENCE_LIMIT = 60.0
@@ -28,7 +29,7 @@ def use_private_domain() -> None:
     """Keep the graph of this process and its children to themselves: others neither see nor disturb it."""
     # Domains above 101 reach into Linux's ephemeral ports.
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ.update(LOCAL_DISCOVERY)
 
 
 class NodeProcess:

@@ -12,6 +12,11 @@ HORIZON_NS = 2_000_000_000
 MAX_GAP_NS = 200_000_000
 
 
+def is_pose(pose: np.ndarray) -> bool:
+    """Whether seven numbers x y z qx qy qz qw are a pose, as far as that can be told."""
+    return bool(np.isfinite(pose).all() and 0.9 < np.linalg.norm(pose[3:]) < 1.1)
+
+
 class OdometryHistory:
     """Poses (7,) x y z qx qy qz qw of the robot in its odometry's frame, over the last seconds."""
 
@@ -24,8 +29,7 @@ class OdometryHistory:
 
         One that came late is left out; stamps that go back by a second or more begin everything anew.
         """
-        length = float(np.linalg.norm(pose[3:]))
-        if not np.isfinite(pose).all() or not 0.9 < length < 1.1:
+        if not is_pose(pose):
             return False
         if self._stamps and stamp_ns <= self._stamps[-1]:
             if self._stamps[-1] - stamp_ns < CLOCK_JUMP_NS:
@@ -33,7 +37,7 @@ class OdometryHistory:
             self._stamps.clear()
             self._poses.clear()
         self._stamps.append(stamp_ns)
-        self._poses.append(np.concatenate([pose[:3], pose[3:] / length]))
+        self._poses.append(np.concatenate([pose[:3], pose[3:] / np.linalg.norm(pose[3:])]))
         outdated = bisect_left(self._stamps, stamp_ns - HORIZON_NS)
         del self._stamps[:outdated], self._poses[:outdated]
         return True

@@ -201,7 +201,7 @@ ESTIMATOR: tuple[Parameter, ...] = (
     Parameter(
         "max_image_age",
         0.5,
-        "Images older than this on arrival at the network are dropped [s]; 0 takes any age.",
+        "Images older than this, or as far in the future, are dropped by the network [s]; 0 takes any age.",
         minimum=0.0,
         read_only=False,
     ),
@@ -302,10 +302,79 @@ SIMULATOR: tuple[Parameter, ...] = (
     Parameter("publish_clock", False, "Publish the time of the simulation on /clock."),
 )
 
+LED_DRIVER: tuple[Parameter, ...] = (
+    Parameter("led_names", list(DEFAULT_LED_NAMES), "The robot's LEDs, as named in led_states messages."),
+    Parameter(
+        "adapter",
+        "",
+        "YAML file that tells which messages or pins switch the LEDs; empty prints what would be lit.",
+    ),
+    Parameter(
+        "mode",
+        "random",
+        "What the LEDs do from the start.",
+        choices=("random", "all_on", "all_off", "disabled"),
+    ),
+    Parameter("rate", 0.5, "Mean number of changes of each LED a second [Hz].", minimum=0.001, maximum=50.0),
+    Parameter("hold", 0.25, "Every state is held for at least this long [s].", minimum=0.001, maximum=60.0),
+    Parameter("seed", -1, "Same seed, same random states; -1 draws one at every start.", minimum=-1),
+    Parameter(
+        "camera_rate",
+        10.0,
+        "Images a second of the slowest camera that records this robot [Hz]: hold must suit it.",
+        minimum=0.1,
+        maximum=1000.0,
+    ),
+    Parameter(
+        "command_delay",
+        0.0,
+        "Known time from the end of a command until the LEDs have changed [s].",
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    LED_GUARD,
+    LED_MAX_AGE,
+)
+
+RANDOM_DRIVE: tuple[Parameter, ...] = (
+    Parameter(
+        "arena",
+        [-1.0, -1.0, 1.0, 1.0],
+        "Where the robot's centre may be: x and y of two corners in the frame of odometry [m].",
+        minimum=-1000.0,
+        maximum=1000.0,
+    ),
+    Parameter("speed", 0.2, "Highest speed [m/s].", minimum=0.01, maximum=2.0),
+    Parameter("turn_rate", 0.8, "Highest rate of turning [rad/s].", minimum=0.05, maximum=6.0),
+    Parameter("acceleration", 0.4, "Highest acceleration [m/s^2].", minimum=0.05, maximum=5.0),
+    Parameter(
+        "turn_acceleration", 2.0, "Highest acceleration of turning [rad/s^2].", minimum=0.1, maximum=30.0
+    ),
+    Parameter("holonomic", False, "The robot can drive sideways, as on mecanum wheels."),
+    Parameter("seed", -1, "Same seed, same goals; -1 draws one at every start.", minimum=-1),
+    Parameter(
+        "odometry_timeout",
+        0.5,
+        "The robot stands while odometry has been silent for longer than this [s].",
+        minimum=0.05,
+        maximum=5.0,
+    ),
+    Parameter(
+        "keep_away",
+        0.0,
+        "Drive no nearer to the peer of peer_pose than this, from the camera [m]; 0 for no care.",
+        minimum=0.0,
+        maximum=10.0,
+    ),
+    Parameter("stamped", False, "Publish TwistStamped on cmd_vel, not Twist."),
+)
+
 NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "recorder": RECORDER,
     "estimator": ESTIMATOR,
     "simulator": SIMULATOR,
+    "led_driver": LED_DRIVER,
+    "random_drive": RANDOM_DRIVE,
 }
 
 

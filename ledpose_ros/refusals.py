@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+MAX_LENGTH = 500
+"""Characters of a sentence that are kept: it may quote what came, however much that was."""
+
 
 class Refusals:
     """Counts by reason, may be used from any thread.
@@ -27,6 +30,8 @@ class Refusals:
     def count(self, reason: str, sentence: str) -> None:
         """Count one refusal; `reason` is a short fixed key, `sentence` tells of this case."""
         now = time.monotonic()
+        if len(sentence) > MAX_LENGTH:
+            sentence = f"{sentence[:MAX_LENGTH]} ..."
         with self._lock:
             self._counts[reason] += 1
             self._sentences.pop(reason, None)  # so that the latest comes last

@@ -8,7 +8,10 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 # Pages, and the files that pages link to.
-SHOWN = ("*.md", "docs/**/*", "models/*.md", "benchmarks/*.md", "config/**/*.yaml", "LICENSE", "CITATION.cff")
+SHOWN = (
+    *("*.md", "docs/**/*", "models/*.md", "benchmarks/*.md"),
+    *("config/**/*.yaml", "ledpose_ros/**/*.py", "LICENSE", "CITATION.cff"),
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

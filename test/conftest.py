@@ -3,9 +3,12 @@
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
+
+from ledpose_ros.cli import EXTRAS
 
 if TYPE_CHECKING:
     from ros_graph import Client
@@ -14,12 +17,19 @@ if TYPE_CHECKING:
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: "pytest.Parser") -> None:
     """Options of our own."""
     parser.addoption("--fault-table", metavar="FILE", help="write what came of the faults, as docs/faults.md")
     parser.addoption(
         "--label-samples", type=int, default=600, metavar="N", help="samples to judge on a busy machine (600)"
     )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs an extra of the package, `pytest.mark.extra(NAME)`, where that is not installed."""
+    for marker in item.iter_markers("extra"):
+        if missing := [module for module in EXTRAS[marker.args[0]] if find_spec(module) is None]:
+            pytest.skip(f"the extra '{marker.args[0]}' is not installed: {', '.join(missing)} is missing")
 
 
 @pytest.fixture

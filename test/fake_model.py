@@ -2,15 +2,17 @@
 """A tiny ONNX model with the outputs of the real one, for tests that need no real network.
 
 It sees a peer in the centre of the picture, as surely as the brightest pixel is bright: nobody in a black
-picture. A second peak, at pixel (10, 20), always has a confidence of 0.2.
+picture. A second peak, at pixel (10, 20), always has a confidence of 0.2. As a program it writes the model
+to a file.
 """
 
 import math
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
 
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.model_metadata import Calibration, ModelMetadata
@@ -44,12 +46,18 @@ def write_fake_model(
     psi: float = math.pi / 2,
     bearing_length: float = 0.9,
     without_output: str | None = None,
+    led_count: int = len(LED_PROBABILITY),
 ) -> Path:
     """Write the model for single images; `metadata=None` leaves the properties out."""
+    pytest.importorskip("onnx")
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    shapes = _SHAPES | {"led_probability": ["n", 2, led_count]}
     constants = {
         "log2_scale": [[log2_scale, 1.0]],
         "bearing": [[[bearing_length * math.cos(psi), bearing_length * math.sin(psi)], [0.0, 0.1]]],
-        "led_probability": [[LED_PROBABILITY, (0.5,) * 4]],
+        "led_probability": [[LED_PROBABILITY[:led_count], (0.5,) * led_count]],
         "spread": [[[4.0, 3.0, 0.1], [8.0, 8.0, 0.5]]],
         "second_uv": [[[10.0, 20.0]]],
         "second_confidence": [[0.2]],
@@ -72,7 +80,7 @@ def write_fake_model(
         numpy_helper.from_array(np.array(v, np.int64), f"{k}_value") for k, v in integers.items()
     ]
 
-    def node(operator: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+    def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
         return helper.make_node(operator, inputs.split(), [output], **attributes)
 
     nodes = [
@@ -106,7 +114,7 @@ def write_fake_model(
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", "height", "width", 3])
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in _SHAPES.items()
+        for name, shape in shapes.items()
         if name != without_output
     ]
     graph = helper.make_graph(nodes, "fake", [image], outputs, initializers)
@@ -116,3 +124,7 @@ def write_fake_model(
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
+
+
+if __name__ == "__main__":
+    write_fake_model(Path(sys.argv[1]))

@@ -22,6 +22,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 
+from ledpose_ros.nodes.compatibility import LOCAL_DISCOVERY
+
 # Seconds; a machine that trains beside the tests starts a node slowly.
 PATIENCE = 40.0
 
@@ -37,9 +39,10 @@ def new_domain() -> int:
 
 def ros_environment(domain: int) -> dict[str, str]:
     """The environment of a process in the domain, invisible to other machines."""
-    return os.environ | {
+    return {
+        **os.environ,
+        **LOCAL_DISCOVERY,
         "ROS_DOMAIN_ID": str(domain),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         "PYTHONUNBUFFERED": "1",
     }
@@ -118,7 +121,7 @@ class Client:
     """A node of the test itself, spun while it waits."""
 
     def __init__(self, domain: int, name: str = "test_client") -> None:
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ.update(LOCAL_DISCOVERY)
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node: Node = rclpy.create_node(name, context=self._context)

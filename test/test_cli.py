@@ -9,6 +9,8 @@ import ledpose_ros.commands
 from ledpose_ros import __version__, cli
 
 HEAVY = ("numpy", "cv2", "h5py", "torch", "mujoco", "onnxruntime", "matplotlib", "rclpy")
+EXTRAS_OF = {"demo": ("train", "sim"), "simulate": ("sim",)}
+"""Without these extras a command cannot even explain itself."""
 
 
 @pytest.fixture
@@ -112,7 +114,13 @@ def test_help_lists_every_command_with_its_line_and_imports_nothing_heavy():
         assert listed and not listed.startswith(cli.COMMANDS), f"no help line for {name}:\n{ran.stdout}"
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.extra(extra) for extra in EXTRAS_OF.get(name, ())])
+        for name in cli.COMMANDS
+    ],
+)
 def test_every_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([name, "--help"])

@@ -4,6 +4,8 @@
 import numpy as np
 import pytest
 
+pytest.importorskip("matplotlib")
+
 from ledpose_ros.commands.demo import Heard, compare, contact_sheet, report
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import compose_poses, project

@@ -5,10 +5,8 @@ import dataclasses
 import math
 
 import numpy as np
-import onnx
 import pytest
 from fake_model import CALIBRATION, LED_PROBABILITY, METADATA, write_fake_model
-from onnx import TensorProto, helper
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import SAME_PEER, PeerEstimator, locate
@@ -159,6 +157,11 @@ def test_uncalibrated_camera_is_refused(estimator):
         estimator.estimate(WHITE, np.zeros((3, 3)), np.zeros(0), "plumb_bob")
 
 
+def test_cameras_without_a_finite_pose_are_refused(estimator):
+    with pytest.raises(LedposeError, match="no finite pose"):
+        estimator.estimate(WHITE, np.diag([1e300, 1e300, 1.0]), np.zeros(0), "plumb_bob")
+
+
 @pytest.mark.parametrize(
     ("picture", "words"),
     [
@@ -166,6 +169,7 @@ def test_uncalibrated_camera_is_refused(estimator):
         (WHITE.astype(np.float32), "float32"),
         (WHITE[:20], "640x20, but the model needs at least 32"),
         (WHITE[:0], "640x0"),
+        (np.broadcast_to(WHITE[:1, :1], (8000, 6000, 3)), "6000x8000, but may have 33,554,432 pixels"),
     ],
 )
 def test_unusable_pictures_are_refused(estimator, picture, words):
@@ -203,7 +207,10 @@ def test_unusable_models_are_refused(tmp_path):
     )
 
 
+@pytest.mark.extra("train")
 def test_a_model_that_was_changed_is_refused(tmp_path):
+    import onnx
+
     from ledpose_ros.learning.export import save_model
 
     path = tmp_path / "model.onnx"
@@ -226,6 +233,9 @@ def test_a_model_that_was_changed_is_refused(tmp_path):
 
 
 def test_model_with_another_input_is_refused(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", [value], [output])

@@ -22,7 +22,7 @@ from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.model_metadata import WINDOW_SIDE, Calibration
 from ledpose_ros.recording import RecordingInfo, RecordingWriter
 
-pytest.importorskip("onnx")
+pytestmark = pytest.mark.extra("train")
 
 WIDTH, HEIGHT, FOCAL = 320, 180, 200.0
 CENTRE = ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)

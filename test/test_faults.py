@@ -32,6 +32,7 @@ from blinking_camera import (
     recorder,
     wrong_samples,
 )
+from fault_table import FaultTable, fault_table
 from geometry_msgs.msg import PoseStamped
 from ros_graph import Client, NodeProcess
 from sensor_msgs.msg import Image, JointState
@@ -40,7 +41,6 @@ from ledpose_ros.cli import main
 from ledpose_ros.leds import Rejection
 from ledpose_ros.recording import RESERVED_BYTES, SPARE_BYTES, Recording
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "faults.md"
 KILLS, AT_ONCE = 50, 5
 FLUSH_PERIOD = 0.5
 REASONS_OF_IMAGES = {rejection.value for rejection in Rejection} | {
@@ -57,40 +57,27 @@ REASONS_OF_IMAGES = {rejection.value for rejection in Rejection} | {
 SLACK = 5.0
 """Seconds by which a busy machine may delay what is due."""
 
-INTRODUCTION = """# What becomes of recordings when things go wrong
 
-Written by `make faults`, which makes each of these faults to a recorder that is fed over DDS with pictures
-that show their number and the true LED states. Samples are *right* if picture, stamp, states and pose fit.
-`samples` are those in the files afterwards, if need be by `ledpose check --repair`.
-
-| fault | samples | right | lost | what the recorder says |
-|---|---|---|---|---|
-"""
-
-
-class Table:
-    """A row for each fault."""
+class Table(FaultTable):
+    """What becomes of recordings."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, str] = {}
+        super().__init__(
+            "Recordings",
+            "The recorder is fed with pictures that show their number and the true LED states. Samples\n"
+            "are *right* if picture, stamp, states and pose fit. `samples` are those in the files\n"
+            "afterwards, if need be by `ledpose check --repair`.",
+            ("fault", "samples", "right", "lost", "what the recorder says"),
+        )
 
     def add(self, fault: str, samples: int, wrong: int, lost: str, said: str) -> None:
         right = f"{100 * (samples - wrong) / samples:.0f} %" if samples else "-"
-        self.rows[fault] = f"| {fault} | {samples} | {right} | {lost} | {said} |"
+        super().add(fault, samples, right, lost, said)
 
 
 @pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[Table]:
-    table = Table()
-    yield table
-    path = request.config.getoption("--fault-table")
-    if path is None:
-        documented = DOCUMENT.read_text(encoding="utf-8")
-        assert [fault for fault in table.rows if f"| {fault} |" not in documented] == []
-        return
-    tests = [item for item in request.session.items if item.path == Path(__file__)]
-    assert not request.session.testsfailed and len(table.rows) == len(tests), "the table would have holes"
-    Path(path).write_text(INTRODUCTION + "\n".join(table.rows.values()) + "\n", encoding="utf-8")
+def table(request: pytest.FixtureRequest) -> Iterator[FaultTable]:
+    yield from fault_table(request, Table())
 
 
 @pytest.fixture

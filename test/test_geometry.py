@@ -246,6 +246,8 @@ def test_size_beside_the_centre_by_hand():
         (np.zeros(9), [], "plumb_bob", "not calibrated"),
         (np.full(9, np.nan), [], "plumb_bob", "not calibrated"),
         (np.eye(2), [], "plumb_bob", "not calibrated"),
+        (K + 5 * np.eye(3, k=1), [], "plumb_bob", "skew"),
+        (K * [[1], [1], [0]], [], "plumb_bob", r"K\[8\] 1"),
         (K, [0.1], "plumb_bob", "0 or 4 or 5"),
         (K, [0.1, np.nan, 0, 0], "equidistant", "finite"),
         (K, [0.1, 0, 0, 0], "kannala", "'kannala' is unknown"),

@@ -2,7 +2,9 @@
 """Pictures in and out, and every ROS image encoding, on pictures whose colours are known."""
 
 import array
+import struct
 import sys
+import zlib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -114,8 +116,16 @@ def test_impossible_messages_are_refused_with_their_numbers() -> None:
     refused("holds 143 bytes, 6 rows of 24 take 144", data=good.data[:-1])
     refused("'hologram8' cannot be read", encoding="hologram8")
     refused("''", encoding="")
-    # Seven columns cannot be pairs of pixels: the converter itself objects.
-    refused("cannot convert a 7x6 image from yuyv", encoding="yuyv", width=7)
+    refused("7 pixels wide, but yuyv holds pixels in pairs", encoding="yuyv", width=7)
+
+
+def test_what_the_converter_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(_message: object) -> np.ndarray:
+        raise RuntimeError("no such conversion")
+
+    monkeypatch.setattr(images, "_converter", lambda: convert)
+    with pytest.raises(LedposeError, match="cannot convert a 8x6 image from rgb8 to rgb8: no such conv"):
+        rgb_from_message(message("rgb8", two_colours(RED, BLUE)))
 
 
 def test_cv_bridge_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +167,14 @@ def test_a_cut_off_picture_is_refused(encoding: str) -> None:
     for kept in (len(data) - 3, len(data) // 2, 20):
         with pytest.raises(LedposeError, match=f"cut off after {kept} bytes"):
             decode_image(data[:kept])
+
+
+def test_a_picture_too_large_to_unpack_is_refused() -> None:
+    png = bytearray(encode_image(two_colours(RED, BLUE), "png"))
+    png[16:24] = struct.pack(">II", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    with pytest.raises(LedposeError, match="cannot be decoded: pixels <="):
+        decode_image(bytes(png))
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:

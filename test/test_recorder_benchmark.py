@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("mcap")
+pytest.importorskip("psutil")
 
 from ros_graph import REPOSITORY, new_domain, ros_environment
 from toy import write_toy_recording

@@ -132,6 +132,7 @@ def test_sync_finds_the_offset_in_a_bag(tmp_path, capsys, reader, storage):
     assert len(found["curve"]["offset"]) == len(found["curve"]["loss"]) == 161
 
 
+@pytest.mark.extra("train")
 def test_sync_prints_what_to_do_and_draws_the_curve(tmp_path, capsys, reader):
     path = write_recording(tmp_path / "test.h5", blink(), 90 * MS, 0)
     plot = tmp_path / "curve.png"
@@ -146,7 +147,11 @@ def test_sync_prints_what_to_do_and_draws_the_curve(tmp_path, capsys, reader):
     [
         (["{recording}", "--led-topic", "/leds"], "are for bags, but {recording} is none"),
         (["{recording}", "--plot", "curve.jpg"], "should end in .png"),
-        (["{recording}", "--plot", "{recording}/curve.png"], "cannot write {recording}/curve.png"),
+        pytest.param(
+            ["{recording}", "--plot", "{recording}/curve.png"],
+            "cannot write {recording}/curve.png",
+            marks=pytest.mark.extra("train"),
+        ),
         (["{bag}", "--image-topic", "/nothing"], "has no topic /nothing"),
         (["{bag}"], "several topics to choose from"),
     ],

@@ -18,7 +18,7 @@ from ledpose_ros.model_metadata import Calibration, shipped_model
 from ledpose_ros.recording import Recording
 from ledpose_ros.uncertainty import coverage, deviation_scale, standardised_errors
 
-pytest.importorskip("onnx")
+pytestmark = pytest.mark.extra("train")
 
 ERRORS = (8.0, 2.0, 0.3, 0.6)
 """True standard deviations of u [px], v [px], log2 distance and psi in the recording below."""

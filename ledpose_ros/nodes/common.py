@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the nodes share: parameters, QoS, diagnostics, message conversion and a clean end."""
 
+import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -15,7 +15,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -27,6 +26,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.nodes.compatibility import (
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+    publisher_callbacks,
+)
 from ledpose_ros.parameters import Parameter
 from ledpose_ros.refusals import Refusals
 
@@ -124,7 +128,8 @@ def subscribe(
     """Subscribe; users may override these policies by parameters, `qos_overrides.TOPIC.subscription.POLICY`.
 
     A publisher that offers less than is asked for is counted and named: else nothing would come, silently.
-    Where that is reliable delivery, `on_reliability_refused` is called in place of this if given.
+    Where that is reliable delivery, `on_reliability_refused` is called in place of this if given. Raises
+    `LedposeError` for overrides that make no sense.
     """
 
     def on_incompatible_qos(event: Any) -> None:
@@ -141,14 +146,19 @@ def subscribe(
             f"a publisher of {name} offers less {policy_name} than is asked for: {advice}",
         )
 
-    subscription = node.create_subscription(
-        message_type,
-        topic,
-        callback,
-        qos,
-        event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
-        qos_overriding_options=QoSOverridingOptions(overridable),
-    )
+    try:
+        subscription = node.create_subscription(
+            message_type,
+            topic,
+            callback,
+            qos,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
+            qos_overriding_options=QoSOverridingOptions(overridable),
+        )
+    except (RuntimeError, ParameterException) as error:
+        raise LedposeError(
+            f"cannot subscribe to {topic}, check the parameters qos_overrides: {error}"
+        ) from error
     return subscription
 
 
@@ -206,15 +216,24 @@ class ImageSubscription:
         self._subscription = subscribe(self._node, *self._arguments, qos, self._refusals, overridable=settled)
 
 
-def matched_callbacks(callback: Callable[[], None]) -> PublisherEventCallbacks:
-    """Have `callback` called when somebody subscribes to a publisher, or no longer does.
+def listener_callbacks(
+    topic: str, on_listeners: Callable[[], None], refusals: Refusals
+) -> PublisherEventCallbacks:
+    """Have `on_listeners` called when somebody subscribes to a publisher, or no longer does.
 
-    Before ROS 2 Jazzy there are no such events: whoever needs them must also poll.
+    Who asks for more than is offered, and so hears nothing, is counted. Humble does not tell that listeners
+    have come: whoever needs to know must also poll.
     """
-    try:
-        return PublisherEventCallbacks(matched=lambda _event: callback())
-    except TypeError:
-        return PublisherEventCallbacks()
+
+    def on_incompatible_qos(event: Any) -> None:
+        policy = QoSPolicyKind(event.last_policy_kind).name.lower()
+        refusals.count(
+            "incompatible QoS",
+            f"a subscriber of {topic} asks for more {policy} than is offered, so it hears nothing: "
+            "change its QoS",
+        )
+
+    return publisher_callbacks(on_listeners, on_incompatible_qos)
 
 
 def stamp_from_ns(nanoseconds: int) -> Time:
@@ -266,12 +285,20 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
     The node releases its threads and files in `close()`, which is called in every case. A `LedposeError` at
     start is printed as one sentence and gives exit code 2.
     """
-    # Signals only set an event; the spinning happens beside the main thread. So no exception can strike in
-    # the middle of close(), and the node can still publish and log there: rclpy's own handlers prevent both.
-    stop = threading.Event()
+    # Signals only wake the main thread; the spinning happens beside it. So no exception can strike in the
+    # middle of close(), and the node can still publish and log there: rclpy's own handlers prevent both. They
+    # do so by a pipe: handlers in Python run in the main thread alone, which a signal does not wake if the
+    # system gives it to another thread, as happens when several come at once.
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        signal.signal(number, lambda *_: None)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     node = None
     try:
         node = factory()
@@ -279,8 +306,8 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
         executor.add_node(node)
         with ThreadPoolExecutor(max_workers=1) as pool:
             spinning = pool.submit(executor.spin)
-            spinning.add_done_callback(lambda _: stop.set())
-            stop.wait()
+            spinning.add_done_callback(lambda _: os.write(wake, b"\0"))
+            os.read(woken, 1)
             executor.shutdown()
         spinning.result()
     except LedposeError as error:

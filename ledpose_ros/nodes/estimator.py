@@ -68,6 +68,13 @@ SILENCE = 2.0
 # What an image goes through, in the order of the diagnostics.
 STAGES = ("conversion", "inference", "decoding", "publishing")
 
+# What to do in which state of the lifecycle.
+ADVICE = {
+    "unconfigured": "configure and activate it",
+    "inactive": "activate it",
+    "finalized": "end it and start it anew",
+}
+
 
 class Refusal(Exception):
     """An image that is not worth an answer: a short reason to count and a sentence to log."""
@@ -147,9 +154,11 @@ class EstimatorNode(LifecycleNode):
                 raise LedposeError(f"parameter '{name}' has {count} numbers, but must have 3: {meaning}")
         self._refusals = Refusals(self.get_logger().warning)
         self._is_enabled = True
+        self._is_finalized = False
         self._estimator: PeerEstimator | None = None
         self._camera_info: CameraInfo | None = None
         self._images = LatestImage()
+        self._image_type = CompressedImage if settings.image_transport == "compressed" else Image
         self._worker: threading.Thread | None = None
         self._image_subscription: ImageSubscription | None = None
         self._tf: Any = None
@@ -161,8 +170,7 @@ class EstimatorNode(LifecycleNode):
         guard, max_age = nanoseconds(settings.led_guard), nanoseconds(settings.led_max_age)
         self._led_histories = [LedHistory(guard, max_age) for _ in self._peer_names]
         # What the worker remembers of the images before.
-        self._identifier = PeerIdentifier(self._peer_names, self._led_histories)
-        self._tracker = PeerTracker()
+        self._forget_peers()
         self._knows_own_motion = False
         self._own_motion_ns = 0
         self._own_pose: np.ndarray | None = None
@@ -171,11 +179,12 @@ class EstimatorNode(LifecycleNode):
         self._received_before = 0
         self._diagnostics_time = self._image_time = self._answer_time = time.monotonic()
         self._peer_count = 0
+        self._why_not = ""
         self._ages: deque[float] = deque(maxlen=300)
         self._durations = {stage: deque[float](maxlen=300) for stage in STAGES}
         self._debug_time = 0.0
 
-        self._outputs = PeerOutputs(self, settings, self._peer_names, self._on_listeners)
+        self._outputs = PeerOutputs(self, settings, self._peer_names, self._on_listeners, self._refusals)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         subscribe(self, CameraInfo, "camera_info", self._on_camera_info, sensor_qos(), self._refusals)
         odometry_qos = sensor_qos(ODOMETRY_QUEUE)
@@ -231,15 +240,22 @@ class EstimatorNode(LifecycleNode):
     @_transition
     def on_cleanup(self, _state: LifecycleState) -> None:
         self._estimator = None
+        # The next model may tell other LEDs.
+        for history in self._led_histories:
+            history.clear()
+        self._forget_peers()
 
     @_transition
     def on_shutdown(self, _state: LifecycleState) -> None:
         self._stop()
         self._estimator = None
+        self._is_finalized = True
 
     @property
     def _state(self) -> str:
         """The lifecycle state, as far as a reader of the diagnostics cares."""
+        if self._is_finalized:
+            return "finalized"
         if self._worker is not None:
             return "active"
         return "unconfigured" if self._estimator is None else "inactive"
@@ -263,11 +279,14 @@ class EstimatorNode(LifecycleNode):
         """Subscribe to images only while the node is active and somebody listens to its answers."""
         is_demanded = self._worker is not None and self._outputs.are_heard
         if is_demanded and self._image_subscription is None:
-            image_type = CompressedImage if self._settings.image_transport == "compressed" else Image
             self._image_time = self._answer_time = time.monotonic()
-            self._image_subscription = ImageSubscription(
-                self, image_type, "image", self._on_image, self._refusals
-            )
+            try:
+                self._image_subscription = ImageSubscription(
+                    self, self._image_type, "image", self._on_image, self._refusals
+                )
+            except LedposeError as error:
+                self.problem = str(error)
+                self._refusals.count("no subscription", self.problem)
         elif not is_demanded and self._image_subscription is not None:
             self._image_subscription.destroy()
             self._image_subscription = None
@@ -330,12 +349,13 @@ class EstimatorNode(LifecycleNode):
                 reason, sentence = "internal error", f"{type(error).__name__}: {error}"
                 self.get_logger().error(traceback.format_exc(), throttle_duration_sec=5.0)
             self._refusals.count(reason, sentence)
+            self._why_not = sentence
 
     def _answer(self, message: Image | CompressedImage) -> None:
         """Estimate and publish the peers of one image."""
         assert self._estimator is not None
         settings, metadata, header = self._settings, self._estimator.metadata, message.header
-        self._check_age(header)
+        self._check_stamp(header)
         times = [time.perf_counter()]
         rgb = rgb_from_message(message)
         camera = self._camera_of(rgb)
@@ -343,9 +363,12 @@ class EstimatorNode(LifecycleNode):
         times.append(time.perf_counter())
         detections = self._estimator.detect(rgb)
         times.append(time.perf_counter())
-        peers = locate(
-            detections, metadata.calibration, *camera, rgb.shape[1], settings.min_confidence, mount[3:]
-        )
+        try:
+            peers = locate(
+                detections, metadata.calibration, *camera, rgb.shape[1], settings.min_confidence, mount[3:]
+            )
+        except LedposeError as error:
+            raise Refusal("unusable camera_info", str(error)) from error
         if settings.peers_on_floor:
             peers = [stand_on_floor(peer, mount, settings.peer_height) for peer in peers]
         times.append(time.perf_counter())
@@ -367,16 +390,24 @@ class EstimatorNode(LifecycleNode):
             self._durations[stage].append(duration)
         self._peer_count = len(peers)
         self._answered += 1
+        self._why_not = ""
         self._answer_time = time.monotonic()
 
-    def _check_age(self, header: Header) -> None:
-        age = (self.get_clock().now().nanoseconds - stamp_ns(header.stamp)) / 1e9
-        limit = self._settings.max_image_age
+    def _check_stamp(self, header: Header) -> None:
+        taken_ns, now_ns = stamp_ns(header.stamp), self.get_clock().now().nanoseconds
+        if taken_ns == 0:
+            raise Refusal("image without stamp", "an image has the stamp 0: the camera driver must set it")
+        age, limit = (now_ns - taken_ns) / 1e9, self._settings.max_image_age
         self._ages.append(age)
-        if 0 < limit < age:
+        if limit == 0:
+            return
+        if now_ns == 0:
+            raise Refusal("no /clock yet", "images come but simulated time has not begun: publish /clock")
+        if abs(age) > limit:
+            words = f"{age:.3f} s old" if age > 0 else f"stamped {-age:.3f} s in the future"
             raise Refusal(
-                "image too old",
-                f"an image is {age:.3f} s old, max_image_age is {limit:g} s: "
+                "image too old" if age > 0 else "image of the future",
+                f"an image is {words}, max_image_age is {limit:g} s: "
                 "check the clocks, or use_sim_time if it comes from a simulator or a bag",
             )
 
@@ -430,16 +461,19 @@ class EstimatorNode(LifecycleNode):
         """Pose (7,) of the optical frame for the tracker: among standing things if odometry tells it."""
         with self._senses:
             base = self._odometry.pose_at(image_stamp_ns)
-        if base is None and image_stamp_ns - self._own_motion_ns < TIMEOUT * 1e9:
+        if base is None and 0 <= image_stamp_ns - self._own_motion_ns < TIMEOUT * 1e9:
             base = self._own_pose  # a gap, after which things go on
         elif base is not None:
             self._own_motion_ns, self._own_pose = image_stamp_ns, base
         if (base is not None) != self._knows_own_motion:
             # Places in one frame mean nothing in the other.
             self._knows_own_motion = base is not None
-            self._tracker = PeerTracker()
-            self._identifier = PeerIdentifier(self._peer_names, self._led_histories)
+            self._forget_peers()
         return mount if base is None else chained_pose(base, mount)
+
+    def _forget_peers(self) -> None:
+        self._tracker = PeerTracker()
+        self._identifier = PeerIdentifier(self._peer_names, self._led_histories)
 
     def _identify(
         self, header: Header, peers: Sequence[PeerEstimate], tracks: Sequence[Track]
@@ -511,20 +545,26 @@ class EstimatorNode(LifecycleNode):
         if self.problem:
             return ERROR, self.problem
         if self._state != "active":
-            return WARN, f"the node is {self._state}: configure and activate it"
+            return WARN, f"the node is {self._state}: {ADVICE[self._state]}"
         if not self._is_enabled:
             return WARN, "disabled by the enable service"
         if self._image_subscription is None:
             return OK, "nobody listens, so no images are looked at"
         now = time.monotonic()
         if now - self._image_time > SILENCE:
-            topic = self.resolve_topic_name("image")
-            count = self.count_publishers(topic)
-            return WARN, f"no images arrive on {topic}, which has {count} publishers"
+            return WARN, self._why_silent()
         if now - self._answer_time > SILENCE:
-            sentences = list(self._refusals.sentences.values())
-            return WARN, sentences[-1] if sentences else "no image has been answered yet"
+            return WARN, self._why_not or "no image has been answered yet"
         return OK, f"{self._peer_count} peers in the last image"
+
+    def _why_silent(self) -> str:
+        topic = self.resolve_topic_name("image")
+        types = [info.topic_type for info in self.get_publishers_info_by_topic(topic)]
+        sentence = f"no images arrive on {topic}, which has {len(types)} publishers"
+        wanted = f"sensor_msgs/msg/{self._image_type.__name__}"
+        if others := set(types) - {wanted}:
+            sentence += f", of {', '.join(sorted(others))}, not {wanted}: see the parameter image_transport"
+        return sentence
 
 
 def _checked_names(peers: Sequence[str]) -> list[str]:

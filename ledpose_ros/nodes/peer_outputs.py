@@ -21,8 +21,9 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from ledpose_ros.estimator import PeerEstimate
-from ledpose_ros.nodes.common import matched_callbacks, pose_message
+from ledpose_ros.nodes.common import listener_callbacks, pose_message
 from ledpose_ros.nodes.markers import peer_markers
+from ledpose_ros.refusals import Refusals
 from ledpose_ros.tracking import Track, filtered_pose
 
 # A name is given to a peer that bears it with at least this probability.
@@ -38,15 +39,15 @@ class PeerOutputs:
         settings: SimpleNamespace,
         names: Sequence[str],
         on_listeners: Callable[[], None],
+        refusals: Refusals,
     ) -> None:
         self._settings = settings
         self._names = tuple(names)
         self._publishers: list[Any] = []
 
         def publisher(message_type: type, topic: str, depth: int = 10) -> Any:
-            made: Any = node.create_publisher(
-                message_type, topic, depth, event_callbacks=matched_callbacks(on_listeners)
-            )
+            events = listener_callbacks(topic, on_listeners, refusals)
+            made: Any = node.create_publisher(message_type, topic, depth, event_callbacks=events)
             self._publishers.append(made)
             return made
 

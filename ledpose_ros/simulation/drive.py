@@ -7,6 +7,7 @@ A planar pose is (x, y, yaw) in the room's frame, metres and radians.
 import numpy as np
 
 from ..errors import LedposeError
+from ..wandering import ALIGNED, NEAR, approach
 from .parts import heading
 from .room import Room
 
@@ -33,15 +34,15 @@ class Drive:
     @property
     def has_arrived(self) -> bool:
         error = self._error()
-        return bool(np.hypot(error[0], error[1]) < 0.08 and abs(error[2]) < 0.15)
+        return bool(np.hypot(error[0], error[1]) < NEAR and abs(error[2]) < ALIGNED)
 
     def accelerate(self, seconds: float) -> np.ndarray:
         """Change the velocity towards the goal; return the pose (3,) to which it leads after `seconds`."""
         error = self._error()
-        self.velocity[:2] = _approach(
+        self.velocity[:2] = approach(
             self.velocity[:2], error[:2], self.speed, self.acceleration, self.acceleration * seconds
         )
-        self.velocity[2:] = _approach(
+        self.velocity[2:] = approach(
             self.velocity[2:],
             error[2:],
             self.turn_rate,
@@ -59,16 +60,6 @@ class Drive:
         error = self.goal - self.pose
         error[2] = (error[2] + np.pi) % (2 * np.pi) - np.pi
         return error
-
-
-def _approach(
-    velocity: np.ndarray, error: np.ndarray, limit: float, acceleration: float, most_change: float
-) -> np.ndarray:
-    """The next velocity: towards a goal `error` away, at a speed from which one can stop there."""
-    size = float(np.linalg.norm(error))
-    wanted = error / max(size, 1e-9) * min(limit, np.sqrt(1.5 * acceleration * size))
-    change = wanted - velocity
-    return velocity + change * min(1.0, most_change / max(float(np.linalg.norm(change)), 1e-9))
 
 
 class Choreography:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import textures
-from .parts import Paint, box, capsule, cylinder, heading, sheet, sphere, yaw_turn
+from .parts import Body, Paint, box, capsule, cylinder, heading, sheet, sphere, yaw_turn
 from .textures import random_colour
 
 Rng = np.random.Generator
@@ -20,7 +20,7 @@ Rng = np.random.Generator
 class Thing:
     """A kind of thing: how to build it, its range of radii [m] and how often it stands at a wall."""
 
-    build: Callable
+    build: Callable[[Body, Paint, Rng, np.ndarray, float], None]
     radius: tuple[float, float]
     share_at_walls: float
 
@@ -38,7 +38,7 @@ def _square_yaw(rng: Rng) -> float:
     return int(rng.integers(4)) * np.pi / 2
 
 
-def boxes(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def boxes(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     """A stack of one to three boxes."""
     top = 0.0
     for _ in range(int(rng.integers(1, 4))):
@@ -48,12 +48,12 @@ def boxes(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> Non
         top += 2 * half[2]
 
 
-def cabinet(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def cabinet(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     half = (radius * rng.uniform(0.4, 0.7), radius * 0.7, rng.uniform(0.3, 1.0))
     box(world, _surface(paint, rng), (*spot, half[2]), half, yaw_turn(_square_yaw(rng)))
 
 
-def bookcase(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def bookcase(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     """Books on both broad sides, so that neither looks bare."""
     half = np.array([radius * rng.uniform(0.3, 0.5), radius * 0.8, rng.uniform(0.4, 1.0)])
     yaw = _square_yaw(rng)
@@ -63,7 +63,7 @@ def bookcase(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> 
         sheet(world, books, (*(spot + (half[0] + 0.004) * heading(side)), half[2]), half[1:], side)
 
 
-def table(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def table(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     half, height = radius * rng.uniform(0.5, 0.7, 2), rng.uniform(0.4, 0.75)
     top, leg = _surface(paint, rng), paint.plain(random_colour(rng, 0.5, 0.1))
     box(world, top, (*spot, height), (*half, 0.02))
@@ -71,7 +71,7 @@ def table(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> Non
         cylinder(world, leg, (*(spot + half * corner), height / 2), 0.02, height / 2)
 
 
-def chair(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def chair(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     """An office chair on a star of five feet."""
     seat, steel = _surface(paint, rng), paint.plain(random_colour(rng, 0.2, 0.05, 0.6))
     yaw, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 0.5)
@@ -83,14 +83,14 @@ def chair(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> Non
         capsule(world, steel, (*spot, 0.1), (*(spot + 0.85 * radius * heading(angle)), 0.05), 0.02)
 
 
-def drum(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def drum(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     material, half_height = _surface(paint, rng, saturation=1.0), rng.uniform(0.25, 0.5)
     cylinder(world, material, (*spot, half_height), 0.95 * radius, half_height)
     for height in (0.65, 1.3):
         cylinder(world, material, (*spot, half_height * height), radius, 0.012)
 
 
-def sofa(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def sofa(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     material, yaw = _bright(paint, rng), _square_yaw(rng)
     turn, half_width = yaw_turn(yaw), 0.75 * radius
     box(world, material, (*spot, 0.2), (0.35, half_width, 0.2), turn)
@@ -100,11 +100,11 @@ def sofa(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None
         box(world, material, (*arm, 0.3), (0.38, 0.09, 0.3), turn)
 
 
-def ball(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def ball(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     sphere(world, _bright(paint, rng), (*spot, radius), radius)
 
 
-def cone(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def cone(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     """A traffic cone with a white band."""
     colour, white = _bright(paint, rng), paint.plain(np.full(3, 0.85))
     box(world, colour, (*spot, 0.01), (0.7 * radius, 0.7 * radius, 0.01))
@@ -115,12 +115,12 @@ def cone(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None
         )
 
 
-def suitcase(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def suitcase(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     half = radius * np.array([0.4, 0.9, 0.6])
     box(world, _bright(paint, rng), (*spot, half[2]), half, yaw_turn(rng.uniform(0, np.pi)))
 
 
-def waste_bin(world, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
+def waste_bin(world: Body, paint: Paint, rng: Rng, spot: np.ndarray, radius: float) -> None:
     cylinder(world, _bright(paint, rng), (*spot, 1.4 * radius), radius, 1.4 * radius)
 
 

@@ -6,10 +6,12 @@ MuJoCo's (w, x, y, z).
 """
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import mujoco
 import numpy as np
 
+Body: TypeAlias = mujoco.MjsBody
 Vector = Sequence[float] | np.ndarray
 
 UPRIGHT_Y = (float(np.sqrt(0.5)), float(np.sqrt(0.5)), 0.0, 0.0)
@@ -31,21 +33,23 @@ def heading(yaw: float) -> np.ndarray:
     return np.array([np.cos(yaw), np.sin(yaw)])
 
 
-def box(body, material: str, centre: Vector, half: Vector, turn: Vector = NO_TURN) -> None:
+def box(body: Body, material: str, centre: Vector, half: Vector, turn: Vector = NO_TURN) -> None:
     _add(body, "BOX", material, centre, half, turn)
 
 
 def cylinder(
-    body, material: str, centre: Vector, radius: float, half_length: float, turn: Vector = NO_TURN
+    body: Body, material: str, centre: Vector, radius: float, half_length: float, turn: Vector = NO_TURN
 ) -> None:
     _add(body, "CYLINDER", material, centre, (radius, half_length, 0), turn)
 
 
-def sphere(body, material: str, centre: Vector, radius: float) -> None:
+def sphere(body: Body, material: str, centre: Vector, radius: float) -> None:
     _add(body, "SPHERE", material, centre, (radius, 0, 0), NO_TURN)
 
 
-def capsule(body, material: str, start: Vector, end: Vector, radius: float, castshadow: bool = True) -> None:
+def capsule(
+    body: Body, material: str, start: Vector, end: Vector, radius: float, castshadow: bool = True
+) -> None:
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CAPSULE,
         material=material,
@@ -55,7 +59,9 @@ def capsule(body, material: str, start: Vector, end: Vector, radius: float, cast
     )
 
 
-def sheet(body, material: str, centre: Vector, half: Vector, yaw: float, castshadow: bool = False) -> None:
+def sheet(
+    body: Body, material: str, centre: Vector, half: Vector, yaw: float, castshadow: bool = False
+) -> None:
     """An upright rectangle, `half` its width and height, whose face looks horizontally to `yaw`."""
     turn = np.empty(4)
     mujoco.mju_mulQuat(turn, np.array(yaw_turn(yaw + np.pi / 2)), np.array(UPRIGHT_Y))
@@ -64,13 +70,20 @@ def sheet(body, material: str, centre: Vector, half: Vector, yaw: float, castsha
 
 
 def mesh(
-    body, material: str, meshname: str, centre: Vector = (0, 0, 0), turn: Vector = NO_TURN, name: str = ""
+    body: Body,
+    material: str,
+    meshname: str,
+    centre: Vector = (0, 0, 0),
+    turn: Vector = NO_TURN,
+    name: str = "",
 ) -> None:
     """A geom called `name` that shows the mesh `meshname` of the specification."""
     _add(body, "MESH", material, centre, (0, 0, 0), turn, meshname=meshname, name=name)
 
 
-def _add(body, shape: str, material: str, centre: Vector, size: Vector, turn: Vector, **more) -> None:
+def _add(
+    body: Body, shape: str, material: str, centre: Vector, size: Vector, turn: Vector, **more: Any
+) -> None:
     kind = getattr(mujoco.mjtGeom, f"mjGEOM_{shape}")
     body.add_geom(type=kind, material=material, pos=centre, size=size, quat=turn, **more)
 
@@ -109,7 +122,7 @@ class Paint:
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = material.name
         return material.name
 
-    def _material(self):
+    def _material(self) -> mujoco.MjsMaterial:
         self.count += 1
         return self.spec.add_material(
             name=f"paint{self.count}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from .parts import ALONG_X, UPRIGHT_Y, box, capsule, cylinder, mesh, sphere, yaw_turn
+from .parts import ALONG_X, UPRIGHT_Y, Body, box, capsule, cylinder, mesh, sphere, yaw_turn
 from .textures import random_colour
 
 BASE_HEIGHT = 0.1
@@ -216,7 +216,7 @@ def add_robot(spec: mujoco.MjSpec, name: str, look: RobotLook) -> None:
         )
 
 
-def _add_wheel_parts(wheel, lean: float) -> None:
+def _add_wheel_parts(wheel: Body, lean: float) -> None:
     """A mecanum wheel round its y axis; its rollers lean by 45 degrees to the side of `lean`'s sign."""
     cylinder(wheel, "tyre", (0, 0, 0), 0.042, 0.018, UPRIGHT_Y)
     cylinder(wheel, "rim", (0, 0, 0), 0.027, 0.0225, UPRIGHT_Y)
@@ -228,7 +228,7 @@ def _add_wheel_parts(wheel, lean: float) -> None:
         capsule(wheel, "tyre", middle - reach, middle + reach, 0.0092, castshadow=False)
 
 
-def _add_turret(body, look: RobotLook) -> None:
+def _add_turret(body: Body, look: RobotLook) -> None:
     """The yoke, and between its arms the head with blaster, camera, roof and antennas."""
     turret = body.add_body(quat=yaw_turn(look.turret_yaw))
     for y in (-0.05, 0.05):

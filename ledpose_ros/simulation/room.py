@@ -4,13 +4,14 @@
 The room's frame: origin in the middle of the floor, z up.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import mujoco
 import numpy as np
 
 from . import textures
-from .furniture import CLUTTER, FURNITURE
+from .furniture import CLUTTER, FURNITURE, Thing
 from .parts import Paint, add_texture, box, heading, sheet, yaw_turn
 from .textures import random_colour
 
@@ -166,7 +167,7 @@ class RoomBuilder:
             castshadow=bool(castshadow),
         )
 
-    def _furnish(self, thing, robots: list[np.ndarray]) -> None:
+    def _furnish(self, thing: Thing, robots: list[np.ndarray]) -> None:
         """Put a thing where it fits; leave it out when no place is found soon."""
         rng = self.rng
         radius = rng.uniform(*thing.radius)
@@ -183,7 +184,7 @@ class RoomBuilder:
                 return
 
 
-def _draw_wallpaper(rng: np.random.Generator):
+def _draw_wallpaper(rng: np.random.Generator) -> tuple[Callable[..., textures.Texture], np.ndarray]:
     return textures.WALLS[rng.integers(len(textures.WALLS))], random_colour(rng, 0.3, 0.3, 1.0)
 
 

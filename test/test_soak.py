@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of the long run, in short: all that happens to the estimator in a day, every few pictures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fake_model import write_fake_model
+from ros_graph import REPOSITORY, new_domain, ros_environment
+
+HASTE = 150
+BENCHMARK = f"""
+from benchmarks import soak
+for name in soak.EVENTS:
+    soak.EVENTS[name] /= {HASTE}
+soak.run(soak.make_parser().parse_args())
+"""
+PICTURES = 210
+
+
+def test_nothing_grows(tmp_path: Path) -> None:
+    model, figures = write_fake_model(tmp_path / "fake.onnx"), tmp_path / "soak.json"
+    options = ["--model", str(model), "--images", str(PICTURES), "--json", str(figures)]
+    done = subprocess.run(
+        [sys.executable, "-c", BENCHMARK, *options],
+        env=ros_environment(new_domain()),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())
+    assert found["events"].keys() == {
+        "change_picture",
+        "change_parameter",
+        "publish_nonsense",
+        "change_listeners",
+        "restart_camera",
+        "restart_node",
+        "set_clock_back",
+    }
+    assert found["answered"] > 0.9 * PICTURES
+    early, late = found["samples"][4], found["samples"][-1]
+    assert late["memory"] < early["memory"] + 10
+    assert late["threads"] == early["threads"] and late["files"] == early["files"]
+    assert "allowed 1.05" in done.stdout
