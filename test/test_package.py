@@ -23,6 +23,7 @@ ROSDEP_KEYS = {
     "h5py": "python3-h5py",
     "numpy": "python3-numpy",
     "onnxruntime": "python3-onnxruntime-pip",
+    "tornado": "python3-tornado",
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
