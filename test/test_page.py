@@ -106,7 +106,7 @@ def page(browser, view, estimator) -> Iterator[Page]:
 
 def test_the_page_shows_what_is_published(page, estimator, tmp_path):
     estimator.peers = [peer(WIDTH / 2, 2.0), peer(40, 3.2)]
-    page.shows("#peers", "robot_b 2.00 m ahead", "2.00 m", "peer 5", "3.20 m", "left", "ground truth")
+    page.shows("#peers", "robot_b 2.00 m ahead", "2.00 m", "peer 5", "3.20 m", "left", "truth")
     page.shows("#leds", "front 93 %", "left 4 %", "back 60 %", "right 50 %")
     page.shows("#nodes", "ok", "estimator", "1 peers in the last image")
     page.shows("#headline", "estimator: 1 peers in the last image")
@@ -121,6 +121,10 @@ def test_the_page_shows_what_is_published(page, estimator, tmp_path):
     estimator.say_until(
         lambda: page.picture_size() == [WIDTH // 2, HEIGHT // 2], lambda: str(page.picture_size())
     )
+    for name in 5 * ("overlay", "plain"):
+        page.page.click(f"text={name}")
+    page.page.click("text=overlay")
+    estimator.say_until(lambda: page.picture_size() == [WIDTH, HEIGHT], "the overlay again")
     page.page.click("text=off")
     estimator.say_until(lambda: not page.page.is_visible("#frame"), "no picture")
     assert all(url.startswith((page.page.url, "ws:", "blob:")) for url in page.requests), page.requests

@@ -14,7 +14,9 @@ const frame = select("#frame");
 const plan = select("#plan");
 const trails = new Map(); // label -> [{at, place}]
 let socket = null;
-let picture = "overlay";
+let picture = "overlay"; // the one that is asked for
+let pictured = null; // the one that is on the page
+let range = RANGES[0];
 let heard = performance.now();
 let state = null;
 
@@ -35,7 +37,7 @@ function connect() {
       show(state);
       if (!follows) shown();
     } else if (state.picture.kind === picture) {
-      showPicture(event.data, shown);
+      showPicture(event.data, state.picture.kind, shown);
     } else {
       shown(); // another one has been chosen meanwhile
     }
@@ -74,7 +76,6 @@ setInterval(tellSilence, 500);
 function show(news) {
   setHeadline(news.headline.level, news.headline.text);
   setNote("#picture", news.picture);
-  frame.hidden = frame.naturalWidth === 0 || news.picture.kind === "none";
   setNote("#map", news.peers);
   setNote("#peers", news.peers);
   setNote("#leds", news.leds);
@@ -101,11 +102,12 @@ function setNote(selector, panel) {
   section.classList.toggle("stale", panel.is_stale);
 }
 
-function showPicture(blob, done) {
+function showPicture(blob, kind, done) {
   const address = URL.createObjectURL(blob);
   const finish = () => { URL.revokeObjectURL(address); done(); };
   frame.onload = () => {
-    frame.hidden = false;
+    pictured = kind;
+    frame.hidden = pictured !== picture;
     select("#picture .stage").style.aspectRatio = `${frame.naturalWidth} / ${frame.naturalHeight}`;
     finish();
   };
@@ -119,8 +121,7 @@ for (const button of document.querySelectorAll("[data-picture]")) {
     for (const other of document.querySelectorAll("[data-picture]")) {
       other.setAttribute("aria-pressed", String(other === button));
     }
-    frame.removeAttribute("src");
-    frame.hidden = true;
+    frame.hidden = pictured !== picture;
     if (socket !== null && socket.readyState === WebSocket.OPEN) socket.send(picture);
   });
 }
@@ -170,7 +171,7 @@ function whereOf(place) {
 
 function showPeers(news) {
   const rows = news.peers.value.map((peer) => ({ ...peer, kind: "peer" }));
-  if (news.truth !== null) rows.push({ ...news.truth, name: "ground truth", label: "truth", identity: [], kind: "truth" });
+  if (news.truth !== null) rows.push({ ...news.truth, name: "truth", label: "truth", identity: [], kind: "truth" });
   const make = (item) => ["name", "where", "distance", "identity"].forEach((kind) => add(item, "span", kind));
   fill(select("#peers ul"), rows, (row) => row.label, make, (item, row) => {
     item.className = row.kind;
@@ -253,14 +254,17 @@ function drawMap(news) {
 
   const places = [...news.peers.value.map((peer) => peer.place), ...(news.truth ? [news.truth.place] : [])];
   const margin = 34;
-  const needs = (range) => places.every(([x, z]) =>
-    z < range && Math.abs(x) < (width / 2 - 12) * range / (height - 2 * margin));
-  const range = RANGES.find(needs) ?? RANGES.at(-1);
+  const fits = (reach) => places.every(([x, z]) =>
+    z < reach && Math.abs(x) < (width / 2 - 12) * reach / (height - 2 * margin));
+  // What is near the rim does not make the map jump to and fro.
+  if (!fits(range) || RANGES.some((reach) => reach < range && fits(0.85 * reach))) {
+    range = RANGES.find((reach) => fits(0.95 * reach)) ?? RANGES.at(-1);
+  }
   const scale = (height - 2 * margin) / range; // px per metre
   const onPlan = ([x, z]) => [width / 2 + x * scale, height - margin - z * scale];
 
-  drawGrid(context, range, scale, onPlan, width, height, colour);
-  drawSight(context, news.field, range, onPlan, colour);
+  drawGrid(context, scale, onPlan, width, height, colour);
+  drawSight(context, news.field, onPlan, colour);
   news.peers.value.forEach((peer, rank) => {
     const own = colour(rank === 0 ? "peer" : "other");
     drawTrail(context, trails.get(peer.label) ?? [], onPlan, own);
@@ -274,7 +278,7 @@ function drawMap(news) {
   });
 }
 
-function drawGrid(context, range, scale, onPlan, width, height, colour) {
+function drawGrid(context, scale, onPlan, width, height, colour) {
   const step = range <= 8 ? 1 : range <= 16 ? 2 : range <= 32 ? 4 : 8;
   select("#grid").textContent = String(step);
   context.strokeStyle = colour("line");
@@ -293,7 +297,7 @@ function drawGrid(context, range, scale, onPlan, width, height, colour) {
   }
 }
 
-function drawSight(context, field, range, onPlan, colour) {
+function drawSight(context, field, onPlan, colour) {
   const camera = onPlan([0, 0]);
   if (field !== null) {
     const ends = field.map(([x, z]) => onPlan([x * range * 4, z * range * 4]));
