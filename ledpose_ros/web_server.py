@@ -84,11 +84,14 @@ class PageServer:
             self._loop.close()
 
     async def _serve(self) -> None:
-        settings = {"websocket_ping_interval": PING, "websocket_ping_timeout": PING}
         routes: list = [(path, _Page, {"name": name, "kind": kind}) for path, (name, kind) in FILES.items()]
         routes.append(("/live", _Browser, {"server": self}))
         application = Application(
-            routes, websocket_max_message_size=100, log_function=lambda _handler: None, **settings
+            routes,
+            log_function=lambda _handler: None,
+            websocket_max_message_size=100,
+            websocket_ping_interval=PING,
+            websocket_ping_timeout=PING,
         )
         server = HTTPServer(application)
         server.add_sockets(self._sockets)

@@ -15,6 +15,7 @@ import setuptools
 
 from ledpose_ros import __version__
 from ledpose_ros.cli import COMMANDS, EXTRAS, NODES
+from ledpose_ros.web_server import FILES
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,6 +115,12 @@ def test_all_that_nodes_and_launch_files_look_for_is_installed(monkeypatch):
     for kind in ("launch", "config", "models"):
         here = {str(path.relative_to(ROOT)) for path in (ROOT / kind).iterdir() if path.is_file()}
         assert here and set(files[f"share/ledpose_ros/{kind}"]) == here
+
+
+def test_the_page_for_browsers_is_installed(monkeypatch):
+    globs = setup_arguments(monkeypatch, "bdist_wheel")["package_data"]["ledpose_ros"]
+    installed = {path.name for glob in globs for path in (ROOT / "ledpose_ros").glob(glob)}
+    assert installed == {name for name, _ in FILES.values()}
 
 
 def test_every_package_that_make_installs_is_pinned(monkeypatch):

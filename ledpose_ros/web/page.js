@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page of `ledpose view`. What comes over the web socket is described in ledpose_ros/web_server.py and live_view.py.
+// The page of `ledpose view`. What comes over the web socket: ledpose_ros/web_server.py and live_view.py.
 "use strict";
 
 const SILENCE = 2500; // ms without a word from the server
@@ -20,7 +20,7 @@ let range = RANGES[0];
 let heard = performance.now();
 let state = null;
 
-// --- connection -------------------------------------------------------------------------------------------------
+// --- connection ------------------------------------------------------------------------------------------
 
 function connect() {
   if (socket !== null || document.hidden) return;
@@ -71,7 +71,7 @@ function tellSilence() {
 
 setInterval(tellSilence, 500);
 
-// --- what is shown ----------------------------------------------------------------------------------------------
+// --- what is shown ---------------------------------------------------------------------------------------
 
 function show(news) {
   setHeadline(news.headline.level, news.headline.text);
@@ -165,13 +165,16 @@ function nameOf(peer) {
 
 function whereOf(place) {
   const [right, forward] = place;
-  const side = Math.abs(right) < 0.005 ? "straight" : `${Math.abs(right).toFixed(2)} m ${right > 0 ? "right" : "left"}`;
+  const aside = Math.abs(right).toFixed(2);
+  const side = aside === "0.00" ? "straight" : `${aside} m ${right > 0 ? "right" : "left"}`;
   return `${forward.toFixed(2)} m ahead, ${side}`;
 }
 
 function showPeers(news) {
   const rows = news.peers.value.map((peer) => ({ ...peer, kind: "peer" }));
-  if (news.truth !== null) rows.push({ ...news.truth, name: "truth", label: "truth", identity: [], kind: "truth" });
+  if (news.truth !== null) {
+    rows.push({ ...news.truth, name: "truth", label: "truth", identity: [], kind: "truth" });
+  }
   const make = (item) => ["name", "where", "distance", "identity"].forEach((kind) => add(item, "span", kind));
   fill(select("#peers ul"), rows, (row) => row.label, make, (item, row) => {
     item.className = row.kind;
@@ -218,15 +221,14 @@ function showNodes(nodes) {
   });
 }
 
-// --- map --------------------------------------------------------------------------------------------------------
+// --- map -------------------------------------------------------------------------------------------------
 
 function remember(news) {
   const now = performance.now();
   if (!news.peers.is_stale) {
     for (const peer of news.peers.value) {
       const trail = trails.get(peer.label) ?? [];
-      const last = trail.at(-1);
-      if (last === undefined || last.place.join() !== peer.place.join()) trail.push({ at: now, place: peer.place });
+      if (trail.at(-1)?.place.join() !== peer.place.join()) trail.push({ at: now, place: peer.place });
       trails.set(peer.label, trail);
     }
   }
@@ -272,9 +274,10 @@ function drawMap(news) {
   if (news.truth !== null) drawRobot(context, news.truth, onPlan, scale, colour("truth"), false);
   news.peers.value.forEach((peer, rank) => {
     const own = colour(rank === 0 ? "peer" : "other");
-    if (peer.ellipse !== null) drawEllipse(context, peer, onPlan, scale, own);
     drawRobot(context, peer, onPlan, scale, own, true);
-    drawText(context, `${peer.name}  ${peer.distance.toFixed(2)} m`, onPlan(peer.place), sizeOf(scale) + 10, width, colour);
+    if (peer.ellipse !== null) drawEllipse(context, peer, onPlan, scale, own);
+    const text = `${peer.name}  ${peer.distance.toFixed(2)} m`;
+    drawText(context, text, onPlan(peer.place), sizeOf(scale) + 8, width, colour);
   });
 }
 
@@ -341,15 +344,15 @@ function drawEllipse(context, peer, onPlan, scale, own) {
   context.ellipse(...onPlan(peer.place), long * scale, short * scale, -direction, 0, 2 * Math.PI);
   context.fillStyle = own;
   context.strokeStyle = own;
-  context.lineWidth = 1;
-  context.globalAlpha = 0.16;
+  context.lineWidth = 1.5;
+  context.globalAlpha = 0.2;
   context.fill();
-  context.globalAlpha = 0.7;
+  context.globalAlpha = 0.9;
   context.stroke();
   context.globalAlpha = 1;
 }
 
-const sizeOf = (scale) => Math.max(11, Math.min(0.2 * scale, 24)); // px
+const sizeOf = (scale) => Math.max(10, Math.min(0.15 * scale, 18)); // px
 
 // An arrowhead that points where the robot does.
 function drawRobot(context, robot, onPlan, scale, own, isFilled) {
@@ -372,16 +375,17 @@ function drawRobot(context, robot, onPlan, scale, own, isFilled) {
   context.restore();
 }
 
-function drawText(context, text, [u, v], above, width, colour) {
+// Beside the place, where ellipses, which mostly point at the camera, leave room.
+function drawText(context, text, [u, v], aside, width, colour) {
   context.font = "600 13px system-ui, sans-serif";
-  const half = context.measureText(text).width / 2;
-  const at = Math.min(Math.max(u, half + 6), width - half - 6);
-  context.textAlign = "center";
+  const isRight = u + aside + context.measureText(text).width < width - 6;
+  const at = isRight ? u + aside : u - aside;
+  context.textAlign = isRight ? "left" : "right";
   context.lineWidth = 4;
   context.strokeStyle = colour("sunk");
-  context.strokeText(text, at, v - above);
+  context.strokeText(text, at, v + 4);
   context.fillStyle = colour("text");
-  context.fillText(text, at, v - above);
+  context.fillText(text, at, v + 4);
 }
 
 function line(context, from, to) {
