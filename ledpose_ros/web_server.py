@@ -72,7 +72,7 @@ class PageServer:
     def _tell_demand(self) -> None:
         wanted = frozenset(browser.subject for browser in self._browsers) - {NO_PICTURE}
         new = wanted if self._browsers else None
-        if new != self.wanted:
+        if new != self.wanted and not self._stopping.is_set():
             self.wanted = new
             self._on_demand()
 
@@ -114,7 +114,9 @@ class _Checked(RequestHandler):
 
     def prepare(self) -> None:
         if not is_own_name(self.request.host):
-            raise HTTPError(421, reason="Misdirected Request: not a name of this machine")
+            raise HTTPError(
+                421, reason="Misdirected Request: use the address or the own name of this machine"
+            )
 
 
 class _Page(_Checked):

@@ -134,7 +134,7 @@ def test_every_package_that_make_installs_is_pinned(monkeypatch):
 def test_the_robot_side_runs_without_torch_and_mujoco():
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(OPTIONAL)}))\n"
-        "import ledpose_ros.nodes.recorder, ledpose_ros.nodes.estimator"
+        "import ledpose_ros.nodes.recorder, ledpose_ros.nodes.estimator, ledpose_ros.nodes.viewer"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr

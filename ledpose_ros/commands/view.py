@@ -6,6 +6,7 @@ Topics are remapped as for any node: ledpose view --ros-args -r image:=/camera/i
 """
 
 import argparse
+import socket
 import sys
 
 from ledpose_ros.errors import LedposeError
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     def viewer() -> ViewerNode:
         node = ViewerNode(args.host, args.port)
-        host = f"[{args.host}]" if ":" in args.host else args.host
+        host = socket.gethostname() if args.host in ("0.0.0.0", "::") else args.host
+        host = f"[{host}]" if ":" in host else host
         print(f"Open http://{host}:{node.port} in a browser; Ctrl-C ends.", flush=True)
         if not is_local(args.host):
             print(
