@@ -178,6 +178,7 @@ def test_the_page_says_what_is_missing(page, view, client, estimator):
 def test_the_page_fits_a_phone(page, estimator, tmp_path: Path):
     page.page.set_viewport_size({"width": 390, "height": 844})
     page.shows("#peers", "robot_b")
+    page.shows("#nodes", "estimator")
     page.page.click("#nodes summary")
     page.shows("#nodes", "images answered")
     assert page.page.evaluate("() => document.scrollingElement.scrollWidth") <= 390

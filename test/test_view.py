@@ -156,8 +156,12 @@ def test_a_browser_is_told_all_that_the_estimator_says(view, estimator):
 
     def is_told() -> bool:
         state = browser.follow()
-        has_said = state and state["nodes"]["value"] and state["field"] and state["truth"]
-        return bool(has_said and len(state["peers"]["value"]) == 2 and state["leds"]["value"])
+        if not (state and browser.picture):
+            return False
+        peers, leds, nodes = (state[name]["value"] for name in ("peers", "leds", "nodes"))
+        # Before the first markers the peers are those of peer_poses, without ids.
+        has_peers = [found["id"] for found in peers] == [4, 5] and peers[0]["identity"]
+        return bool(has_peers and leds and nodes and state["field"] and state["truth"])
 
     estimator.say_until(is_told, lambda: str(browser.state))
     state = browser.state
