@@ -263,7 +263,8 @@ def test_a_signal_ends_it_and_tells_the_browser(view, client, number):
     browser = Browser(address)
     client.wait_until(lambda: browser.follow(), what="the first state")
     code, seconds = process.end(number)
-    assert code == 0 and seconds < 1, process.log
+    assert code == 0, process.log
+    assert seconds < 5  # a third of one where others do not crowd the machine
     client.wait_until(lambda: not browser.take() and browser.is_closed, what="the end of the connection")
     browser.close()
 
