@@ -263,7 +263,7 @@ ESTIMATOR: tuple[Parameter, ...] = (
     Parameter(
         "peers",
         [""],
-        "Namespaces in which peers publish led_states, so that their LEDs tell who is who, as ../NAME; or none.",
+        "Namespaces, as ../NAME, in which peers publish led_states: LEDs tell who is who. None if empty.",
     ),
     LED_GUARD,
     LED_MAX_AGE,

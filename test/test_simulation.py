@@ -149,7 +149,10 @@ def test_lit_leds_glow_where_the_pose_has_them():
             low, high = pixels.min(0) - 2, pixels.max(0) + 2
             if facing < np.cos(np.radians(70)) or (low < 0).any() or (high > (639, 359)).any():
                 continue
-            if view._unhidden(0, led_rings(view.look.scale)[led] + 0.004 * led_outward()[led]).mean() < 0.9:
+            if (
+                view._unhidden("peer0", led_rings(view.look.scale)[led] + 0.004 * led_outward()[led]).mean()
+                < 0.9
+            ):
                 continue
             lit = view.picture(np.eye(4)[led][None]).astype(float)
             x, y = np.floor(low).astype(int)
