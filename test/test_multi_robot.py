@@ -95,10 +95,10 @@ def test_each_of_three_robots_estimates_the_others_and_knows_who_is_who(domain, 
                 for robot in ROBOTS
             ),
         ]
-        # After fifteen there is something to take the median of.
+        # After ten there is something to take the median of.
         client.wait_until(
-            lambda: min(map(len, said.values())) >= 15,
-            timeout=120,
+            lambda: min(map(len, said.values())) >= 10,
+            timeout=150,
             what=lambda: f"{ {pair: len(heard) for pair, heard in said.items()} } {[n.log for n in nodes]}",
         )
         assert topics_outside(client) <= SHARED_TOPICS
