@@ -214,7 +214,7 @@ def draw_one(robot: Robot, now: int) -> Figure:
 def draw_team(robots: Sequence[Robot], now: int, camera_position: Sequence[float]) -> Figure:
     """All robots in their room from above, with what each says of the others, and what each sees."""
     figure = plt.figure(figsize=(12, 8.0), facecolor=BACKGROUND)
-    axes = figure.add_axes((0.008, 0.012, 0.57, 0.95))
+    axes = figure.add_axes((0.008, 0.012, 0.63, 0.95))
     mount = np.concatenate([camera_position, LEVEL_CAMERA])
     height = 0.988 / len(robots)
     for row, (robot, colour) in enumerate(zip(robots, COLOURS, strict=False)):
@@ -229,7 +229,7 @@ def draw_team(robots: Sequence[Robot], now: int, camera_position: Sequence[float
         draw_view(axes, camera, robot.half_view, colour, reach=0.8)
         for marker in robot.markers[answer]:
             draw_marker(axes, marker, camera, colour)
-        place = figure.add_axes((0.585, 0.988 - (row + 1) * height + 0.012, 0.41, height - 0.04))
+        place = figure.add_axes((0.645, 0.988 - (row + 1) * height + 0.012, 0.347, height - 0.04))
         show_image(place, robot, answer, f"{robot.name}/debug_image", colour)
     places = np.array([robot.base_at(now)[:2] for robot in robots])
     frame_floor(axes, places, "markers and odometry, from above")
@@ -296,7 +296,7 @@ def draw_view(axes: Axes, camera: np.ndarray, half_view: float, colour: str, rea
     """A camera and its field of view."""
     east, north = rotation_matrix(camera[3:])[:2, 2]
     azimuth = float(np.degrees(np.arctan2(north, east)))
-    view = Wedge(camera[:2], reach, azimuth - half_view, azimuth + half_view, color=colour, alpha=0.08)
+    view = Wedge(camera[:2], reach, azimuth - half_view, azimuth + half_view, color=colour, alpha=0.13)
     axes.add_patch(view).set_linewidth(0)
     axes.plot(*camera[:2], "o", color=colour, markersize=4, zorder=5)
 
