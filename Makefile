@@ -26,7 +26,7 @@ ifdef ROS_DISTRO
 unexport LD_LIBRARY_PATH
 endif
 
-.PHONY: help demo test faults docs figures lint venv rendering clean
+.PHONY: help demo test faults docs figures lint venv rendering browser clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -34,7 +34,7 @@ help:
 demo: venv rendering
 	$(BIN)/ledpose demo
 
-test: venv rendering
+test: venv rendering browser
 	$(BIN)/python -m pytest
 
 faults: venv
@@ -70,6 +70,9 @@ rendering: $(VENV)/.rendering
 $(VENV)/.rendering: scripts/rendering_libraries.sh $(VENV)/.installed
 	scripts/rendering_libraries.sh $(BIN)/python
 	touch $@
+
+browser:
+	@scripts/test_browser.sh
 
 clean:
 	rm -rf build install log demo_output site *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -51,6 +51,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["web/*"]},
     data_files=data_files,
     # What the robot needs besides ROS itself, which comes from the distribution or from `make venv`. colcon
     # installs none of these: there rosdep reads package.xml.
@@ -61,11 +62,12 @@ setup(
         "onnxruntime",
         "PyYAML",
         "rosbags-image",
+        "tornado",
         "tqdm",
     ],
     extras_require={name: list(requirements) for name, requirements in EXTRAS.items()}
     | {
-        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML", "mcap", "gpiozero"],
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML", "mcap", "gpiozero", "playwright"],
         "docs": ["mkdocs-material"],
     },
     entry_points={"console_scripts": executables},

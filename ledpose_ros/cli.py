@@ -35,6 +35,7 @@ COMMANDS = (
     "evaluate",
     "estimate",
     "sync",
+    "view",
 )
 NODES = ("recorder", "estimator", "simulator", "led_driver", "random_drive")
 
@@ -118,6 +119,8 @@ def _missing_module_sentence(command: str | None, module: str | None) -> str | N
             )
     if package == "rosbags":
         return f"{command} reads bags with rosbags, which is missing: run pip install rosbags-image"
+    if package == "tornado":
+        return f"{command} needs tornado, which is missing: run pip install tornado"
     if package == "rclpy" or package.endswith("_msgs"):
         return f"{command} needs ROS 2, {package} is missing: source /opt/ros/<distribution>/setup.bash first"
     return None

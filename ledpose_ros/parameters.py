@@ -263,7 +263,7 @@ ESTIMATOR: tuple[Parameter, ...] = (
     Parameter(
         "peers",
         [""],
-        "Namespaces in which peers publish led_states: who is who is told by their LEDs. None if empty.",
+        "Namespaces, as ../NAME, in which peers publish led_states: LEDs tell who is who. None if empty.",
     ),
     LED_GUARD,
     LED_MAX_AGE,
@@ -287,7 +287,18 @@ ESTIMATOR: tuple[Parameter, ...] = (
 
 SIMULATOR: tuple[Parameter, ...] = (
     Parameter("seed", 0, "Same seed, same rooms, robots and drives.", minimum=0),
-    Parameter("rate", 10.0, "Images a second, as far as rendering keeps up [Hz].", minimum=0.1, maximum=60.0),
+    Parameter(
+        "robots",
+        [""],
+        "Names of 2 to 4 robots that look at each other, each with its own topics; one that looks if empty.",
+    ),
+    Parameter(
+        "rate",
+        10.0,
+        "Images a second, of all robots together, as far as rendering keeps up [Hz].",
+        minimum=0.1,
+        maximum=60.0,
+    ),
     Parameter("width", 640, "Width of the images [px].", minimum=32, maximum=4096),
     Parameter("height", 360, "Height of the images [px].", minimum=32, maximum=4096),
     Parameter("peers", 1, "Robots before the camera; led_states and ground_truth are the first one's.", 1, 4),
@@ -295,10 +306,14 @@ SIMULATOR: tuple[Parameter, ...] = (
     Parameter(
         "scene_duration",
         20.0,
-        "Time after which room, robots and light change [s].",
+        "Time after which room, robots and light change [s]; those of `robots` stay.",
         minimum=0.1,
     ),
-    Parameter("camera_frame", "camera_optical_frame", "Frame of the images: x right, y down, z forward."),
+    Parameter(
+        "camera_frame",
+        "camera_optical_frame",
+        "Frame of the images: x right, y down, z forward; of `robots` NAME/camera_frame.",
+    ),
     Parameter("publish_clock", False, "Publish the time of the simulation on /clock."),
 )
 

@@ -104,7 +104,14 @@ def run_node(
     `log` is the file that takes its output; `arguments` are further ROS arguments (`-r image:=camera/image`).
     """
     settings = [text for name, value in (parameters or {}).items() for text in ("-p", f"{name}:={value}")]
-    command = [sys.executable, "-m", module, "--ros-args", *settings, *arguments]
+    with run_program([module, "--ros-args", *settings, *arguments], domain, log) as process:
+        yield process
+
+
+@contextmanager
+def run_program(words: Sequence[str], domain: int, log: Path) -> Iterator[NodeProcess]:
+    """Run `python -m WORDS...` in a ROS domain; killed on leaving if it still runs."""
+    command = [sys.executable, "-m", *words]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, env=ros_environment(domain), stdout=output, stderr=subprocess.STDOUT, cwd=log.parent

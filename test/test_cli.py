@@ -66,6 +66,7 @@ def test_an_interrupt_leaves_no_traceback(command, capsys):
         ("torch", ["toy needs torch", "pip install '.[train]'"]),
         ("mujoco", ["toy needs mujoco", "pip install '.[sim]'"]),
         ("rosbags", ["toy reads bags", "pip install rosbags-image"]),
+        ("tornado", ["toy needs tornado", "pip install tornado"]),
         ("sensor_msgs", ["toy needs ROS 2", "sensor_msgs", "setup.bash"]),
     ],
 )

@@ -447,7 +447,11 @@ def test_qos_overrides_that_make_no_sense_are_said(camera, domain, model, tmp_pa
 
 @pytest.mark.parametrize(
     ("peers", "sentence"),
-    [("[alpha, /alpha]", "names a peer twice"), ("['not a name']", "'not a name', which is no namespace")],
+    [
+        ("[alpha, /alpha]", "names a peer twice"),
+        ("[alpha, ../alpha]", "names a peer twice"),
+        ("['not a name']", "'not a name', which is no namespace"),
+    ],
 )
 def test_names_of_peers_that_cannot_be_topics_end_the_node_with_one_sentence(
     domain, model, tmp_path, peers, sentence
@@ -479,6 +483,16 @@ def test_absolute_names_and_pictures_without_peers_before_the_clock_is_set_back(
         # An hour back: what was told before counts no more, what is told now does.
         camera.client.wait_until(lambda: show(WHITE, age=3600.0), what=lambda: node.log)
         assert "Traceback" not in node.log and camera.value("refused: internal error") == ""
+
+
+def test_namespaces_beside_the_own_one():
+    from ledpose_ros.nodes.estimator import _resolved
+
+    assert _resolved("../beta", own="/lab/alpha") == "/lab/beta"
+    assert _resolved("../beta", own="/alpha") == "/beta"
+    assert _resolved("../beta", own="/") == "/beta"
+    assert _resolved("beta", own="/lab") == "beta"
+    assert _resolved("/beta", own="/lab") == "/beta"
 
 
 def test_transitions_report_what_went_wrong_instead_of_raising():

@@ -15,6 +15,7 @@ import setuptools
 
 from ledpose_ros import __version__
 from ledpose_ros.cli import COMMANDS, EXTRAS, NODES
+from ledpose_ros.web_server import FILES
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +27,7 @@ ROSDEP_KEYS = {
     "pytest": "python3-pytest",
     "rosbags": "python3-rosbags-pip",
     "setuptools": "python3-setuptools",
+    "tornado": "python3-tornado",
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
@@ -153,6 +155,12 @@ def test_all_that_nodes_and_launch_files_look_for_is_installed(monkeypatch):
         assert here and set(files[f"share/ledpose_ros/{kind}"]) == here
 
 
+def test_the_page_for_browsers_is_installed(monkeypatch):
+    globs = setup_arguments(monkeypatch, "bdist_wheel")["package_data"]["ledpose_ros"]
+    installed = {path.name for glob in globs for path in (ROOT / "ledpose_ros").glob(glob)}
+    assert installed == {name for name, _ in FILES.values()}
+
+
 def test_every_package_that_make_installs_is_pinned(monkeypatch):
     arguments = setup_arguments(monkeypatch, "editable_wheel")
     wanted = set(arguments["install_requires"]).union(*arguments["extras_require"].values())
@@ -197,7 +205,7 @@ def test_the_robot_side_runs_without_torch_and_mujoco():
     pytest.importorskip("rclpy")
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(OPTIONAL)}))\n"
-        "import ledpose_ros.nodes.recorder, ledpose_ros.nodes.estimator\n"
+        "import ledpose_ros.nodes.recorder, ledpose_ros.nodes.estimator, ledpose_ros.nodes.viewer\n"
         "import ledpose_ros.nodes.led_driver, ledpose_ros.nodes.random_drive"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)

@@ -21,7 +21,8 @@ from ledpose_ros.simulation import Frame, Simulation
 from ledpose_ros.simulation.drive import ROBOT_GAP, TIME_STEP, Choreography
 from ledpose_ros.simulation.robot import led_outward, led_rings
 from ledpose_ros.simulation.room import Room
-from ledpose_ros.simulation.scene import Scene, camera_matrix
+from ledpose_ros.simulation.scene import Scene
+from ledpose_ros.simulation.view import camera_matrix
 
 SMALL = {"width": 160, "height": 90}
 MS = 1_000_000
@@ -148,7 +149,10 @@ def test_lit_leds_glow_where_the_pose_has_them():
             low, high = pixels.min(0) - 2, pixels.max(0) + 2
             if facing < np.cos(np.radians(70)) or (low < 0).any() or (high > (639, 359)).any():
                 continue
-            if view._unhidden(0, led_rings(view.look.scale)[led] + 0.004 * led_outward()[led]).mean() < 0.9:
+            if (
+                view._unhidden("peer0", led_rings(view.look.scale)[led] + 0.004 * led_outward()[led]).mean()
+                < 0.9
+            ):
                 continue
             lit = view.picture(np.eye(4)[led][None]).astype(float)
             x, y = np.floor(low).astype(int)
@@ -176,7 +180,7 @@ def test_poses_lie_where_the_peer_is_seen():
         view = scene(index, 320, 180)
         renderer, model = view._renderer, view._model
         renderer.enable_segmentation_rendering()
-        renderer.update_scene(view._data, "camera")
+        renderer.update_scene(view._data, "observer/camera")
         geoms = renderer.render()[..., 0]
         renderer.disable_segmentation_rendering()
         is_peer = model.body_rootid[model.geom_bodyid] == model.body("peer0").id

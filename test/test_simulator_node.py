@@ -11,14 +11,16 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("ledpose_ros.simulation")
 
-from geometry_msgs.msg import PoseStamped
-from rclpy.qos import qos_profile_sensor_data
+from geometry_msgs.msg import PoseStamped, TransformStamped
+from nav_msgs.msg import Odometry
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from ros_graph import new_domain, ros_client, run_node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
+from ledpose_ros.geometry import pose_of
 from ledpose_ros.leds import stamp_ns
-from ledpose_ros.simulation import Simulation
+from ledpose_ros.simulation import CAMERA_POSITION, Simulation, TeamSimulation
 
 MODULE = "ledpose_ros.nodes.simulator"
 SIZE = {"width": 96, "height": 54}
@@ -61,6 +63,110 @@ def test_images_leds_and_truth_belong_together(tmp_path: Path):
     assert min(np.diff(stamps)) >= 200_000_000
     assert infos[0].width == 96 and np.allclose(infos[0].k, simulation.info.K.ravel())
     assert stamp_ns(clock[-1].clock) > stamp_ns(clock[0].clock)
+
+
+# What a ROS distribution's tf2_ros does, but on a topic of which this test has the messages.
+TF2_ROS = """
+from geometry_msgs.msg import TransformStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+class TransformBroadcaster:
+    topic = "transforms"
+
+    def __init__(self, node):
+        self._publisher = node.create_publisher(TransformStamped, self.topic, QOS)
+
+    def sendTransform(self, transforms):
+        for transform in transforms if isinstance(transforms, list) else [transforms]:
+            self._publisher.publish(transform)
+
+class StaticTransformBroadcaster(TransformBroadcaster):
+    topic = "static_transforms"
+"""
+LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def test_what_is_published_of_a_team_is_true_of_its_pictures(tmp_path: Path, monkeypatch):
+    """Of each picture, under each robot's name, what the simulation of the same seed says."""
+    (tmp_path / "tf2_ros.py").write_text(TF2_ROS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    simulation = TeamSimulation(seed=5005, robots=2, rate=5.0, **SIZE)
+    expected = [simulation.step() for _ in range(40)]
+    simulation.close()
+    by_picture = {frame.rgb.tobytes(): frame for frame in expected}
+    names = ("alpha", "beta")
+    domain = new_domain()
+    settings = {"seed": 5005, "rate": 5.0, "robots": "[alpha, beta]", **SIZE}
+    with ros_client(domain) as client, run_node(MODULE, domain, tmp_path / "log", settings) as node:
+        images = {name: client.collect(Image, f"{name}/image", 20) for name in names}
+        infos = client.collect(CameraInfo, "beta/camera_info", 20)
+        leds = {name: client.collect(JointState, f"{name}/led_states", 100) for name in names}
+        odometry = {name: client.collect(Odometry, f"{name}/odometry", 100) for name in names}
+        truth = client.collect(PoseStamped, "beta/ground_truth/alpha", 100)
+        transforms = client.collect(TransformStamped, "transforms", LATCHED)
+        mounts = client.collect(TransformStamped, "static_transforms", LATCHED)
+        client.wait_until(
+            lambda: min(map(len, images.values())) >= 3 and truth and mounts,
+            timeout=60,
+            what=lambda: node.log,
+        )
+        last = max(stamp_ns(heard[-1].header.stamp) for heard in images.values())
+        client.wait_until(
+            lambda: all(stamp_ns(heard[-1].header.stamp) >= last for heard in leds.values()),
+            what="the LEDs of the last image",
+        )
+        assert node.end()[0] == 0
+
+    assert infos[0].width == SIZE["width"] and infos[0].header.frame_id == "beta/camera_optical_frame"
+    true_poses = {stamp_ns(message.header.stamp): pose_of(message) for message in truth}
+    for index, (name, heard) in enumerate(images.items()):
+        led_stamps = [stamp_ns(message.header.stamp) for message in leds[name]]
+        own = {stamp_ns(message.header.stamp): message for message in odometry[name]}
+        for image in heard:
+            frame, stamp = by_picture[bytes(image.data)], stamp_ns(image.header.stamp)
+            assert frame.robot == index and image.header.frame_id == f"{name}/camera_optical_frame"
+            if (held := bisect_right(led_stamps, stamp) - 1) >= 0:
+                assert list(leds[name][held].position) == frame.led_states[index].tolist()
+            if moving := own.get(stamp):
+                assert (moving.header.frame_id, moving.child_frame_id) == ("map", f"{name}/base_link")
+                np.testing.assert_allclose(pose_of(moving.pose), frame.body_poses[index])
+                twist = moving.twist.twist
+                told = (twist.linear.x, twist.linear.y, twist.angular.z)
+                np.testing.assert_allclose(told, frame.velocities[index])
+            if name == "beta" and stamp in true_poses:
+                assert frame.valid[0]
+                np.testing.assert_allclose(true_poses[stamp], frame.poses[0])
+
+    assert {(mount.header.frame_id, mount.child_frame_id) for mount in mounts} == {
+        (f"{name}/base_link", f"{name}/camera_optical_frame") for name in names
+    }
+    place = mounts[0].transform.translation
+    assert (place.x, place.y, place.z) == pytest.approx(CAMERA_POSITION)
+    assert {(moved.header.frame_id, moved.child_frame_id) for moved in transforms} == {
+        ("map", f"{name}/base_link") for name in names
+    }
+    moved = next(moved for moved in transforms if moved.child_frame_id == "alpha/base_link")
+    pose = pose_of(
+        next(message for message in odometry["alpha"] if message.header.stamp == moved.header.stamp).pose
+    )
+    place, turn = moved.transform.translation, moved.transform.rotation
+    assert [place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w] == pytest.approx(pose.tolist())
+
+
+@pytest.mark.parametrize(
+    ("robots", "sentence"),
+    [
+        ("[alpha]", "has 1 names, but must have 2 to 4, or none"),
+        ("[alpha, beta, alpha]", "names a robot twice"),
+        ("[alpha, a/b]", "'a/b', which is no name for a robot"),
+    ],
+)
+def test_names_that_make_no_team_end_the_node_with_one_sentence(tmp_path: Path, robots, sentence):
+    with run_node(MODULE, new_domain(), tmp_path / "log", {"robots": robots}) as node:
+        assert node.wait() == 2
+        assert sentence in node.log.strip().splitlines()[-1]
 
 
 def test_a_bad_parameter_is_one_sentence_and_exit_code_2(tmp_path: Path):

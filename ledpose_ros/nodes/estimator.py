@@ -65,6 +65,8 @@ ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
 # Without images or results for so long, the diagnostics say why.
 SILENCE = 2.0
+# What begins the name of a namespace beside the node's own.
+BESIDE = "../"
 # What an image goes through, in the order of the diagnostics.
 STAGES = ("conversion", "inference", "decoding", "publishing")
 
@@ -167,6 +169,7 @@ class EstimatorNode(LifecycleNode):
         self._senses = threading.Lock()
         self._odometry = OdometryHistory()
         self._peer_names = _checked_names(settings.peers)
+        self._peer_namespaces = [_resolved(name, self.get_namespace()) for name in settings.peers if name]
         guard, max_age = nanoseconds(settings.led_guard), nanoseconds(settings.led_max_age)
         self._led_histories = [LedHistory(guard, max_age) for _ in self._peer_names]
         # What the worker remembers of the images before.
@@ -189,9 +192,9 @@ class EstimatorNode(LifecycleNode):
         subscribe(self, CameraInfo, "camera_info", self._on_camera_info, sensor_qos(), self._refusals)
         odometry_qos = sensor_qos(ODOMETRY_QUEUE)
         subscribe(self, Odometry, "odometry", self._on_odometry, odometry_qos, self._refusals)
-        for name, history in zip(self._peer_names, self._led_histories, strict=True):
+        for namespace, history in zip(self._peer_namespaces, self._led_histories, strict=True):
             hear = partial(self._on_led_states, history)
-            subscribe_to_leds(self, JointState, f"{name}/led_states", hear, self._refusals)
+            subscribe_to_leds(self, JointState, f"{namespace}/led_states", hear, self._refusals)
         self.create_service(SetBool, "~/enable", self._on_enable)
         # Steady time, so that diagnostics also come while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -568,8 +571,8 @@ class EstimatorNode(LifecycleNode):
 
 
 def _checked_names(peers: Sequence[str]) -> list[str]:
-    """The namespaces that are not empty; LedposeError if one is none, or is there twice."""
-    names = [name for name in peers if name]
+    """Names of the peers whose namespaces are not empty; LedposeError if one is none, or is there twice."""
+    names = [name.removeprefix(BESIDE) for name in peers if name]
     for name in names:
         try:
             validate_topic_name(f"{name}/led_states")
@@ -581,6 +584,13 @@ def _checked_names(peers: Sequence[str]) -> list[str]:
     if len({name.strip("/") for name in names}) < len(names):
         raise LedposeError(f"parameter 'peers' names a peer twice: {', '.join(names)}")
     return names
+
+
+def _resolved(peer: str, own: str) -> str:
+    """A peer's namespace; one that begins with ../ lies beside the node's own, which ROS has no word for."""
+    if not peer.startswith(BESIDE):
+        return peer
+    return f"{own.rpartition('/')[0]}/{peer.removeprefix(BESIDE)}"
 
 
 def _tf2(parameter: str, without: str) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulated robot pairs in random rooms (MuJoCo; an extra)."""
+"""Simulated robots in random rooms (MuJoCo; an extra)."""
 
 import os
 
@@ -19,5 +19,6 @@ except (ImportError, AttributeError, OSError) as error:
     ) from error
 
 from .simulator import Frame, Simulation
+from .team import CAMERA_POSITION, TeamFrame, TeamSimulation
 
-__all__ = ["Frame", "Simulation"]
+__all__ = ["CAMERA_POSITION", "Frame", "Simulation", "TeamFrame", "TeamSimulation"]

@@ -4,9 +4,12 @@
 A planar pose is (x, y, yaw) in the room's frame, metres and radians.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import LedposeError
+from ..geometry import wrap_angle
 from ..wandering import ALIGNED, NEAR, approach
 from .parts import heading
 from .room import Room
@@ -19,6 +22,12 @@ ROBOT_GAP = 0.45
 
 NEAREST, FARTHEST, FARTHEST_DIM = 0.46, 4.2, 1.6
 """Range [m] of horizontal distances from the camera that peers drive to."""
+
+GATHERING_RADIUS = 1.4
+"""Distance [m] from the middle of a gathering within which its robots drive."""
+
+LOOKS_AWAY = 0.2
+"""Share of the goals of a gathering's robots at which they look anywhere."""
 
 TIME_STEP = 0.02
 
@@ -103,7 +112,7 @@ class Choreography:
         steps = max(1, round(seconds / TIME_STEP))
         for _ in range(steps):
             self._choose_goals(seconds / steps)
-            self._drive(seconds / steps)
+            _drive([self.observer, *self.peers], seconds / steps)
 
     def _choose_goals(self, seconds: float) -> None:
         """New goals for those who have arrived, after a pause: 1 s for the observer, 0.4 s for peers."""
@@ -116,18 +125,6 @@ class Choreography:
                 goal_in_view = self._draw_pose_in_view(peer)
                 if goal_in_view is not None:
                     peer.goal = goal_in_view
-
-    def _drive(self, seconds: float) -> None:
-        robots = [self.observer, *self.peers]
-        for robot in robots:
-            reached = robot.accelerate(seconds)
-            others = [other.pose[:2] for other in robots if other is not robot]
-            gap = min((np.linalg.norm(reached[:2] - other) for other in others), default=np.inf)
-            gap_before = min((np.linalg.norm(robot.pose[:2] - other) for other in others), default=np.inf)
-            if gap < ROBOT_GAP and gap < gap_before:
-                robot.stop()
-            else:
-                robot.pose = reached
 
     def _draw_pose_in_view(self, peer: Drive | None = None, tries: int = 60) -> np.ndarray | None:
         """A free planar pose (3,) in view, where `peer` can drive straight; None when none is found."""
@@ -143,3 +140,68 @@ class Choreography:
             if self.room.is_clear(spot if peer is None else peer.pose[:2], spot, CLEARANCE):
                 return np.array([*spot, self.rng.uniform(-np.pi, np.pi)])
         return None
+
+
+class Gathering:
+    """Equal robots driving in one room without touching furniture or each other.
+
+    Goals are drawn about a place common to all, where the others are not all around. There a robot mostly
+    faces them, so that its camera sees them, but at times it looks anywhere, and they see its sides and back.
+    """
+
+    def __init__(self, room: Room, robots: int, rng: np.random.Generator):
+        self.room, self.rng = room, rng
+        half = np.array([room.half_x, room.half_y])
+        self.middle = rng.uniform(-1, 1, 2) * np.maximum(half - GATHERING_RADIUS - CLEARANCE, 0)
+        self.robots: list[Drive] = []
+        for k in range(robots):
+            # Evenly round the middle, everybody in view of everybody.
+            towards = 2 * np.pi * (k + rng.uniform(-0.1, 0.1)) / robots
+            spot = self.middle + rng.uniform(0.6, 0.9) * GATHERING_RADIUS * heading(towards)
+            speed, turn_rate, acceleration = rng.uniform((0.2, 0.5, 0.4), (0.6, 1.2, 1.0))
+            self.robots.append(Drive(np.array([*spot, towards + np.pi]), speed, turn_rate, acceleration))
+
+    def advance(self, seconds: float) -> None:
+        """Let everybody drive for `seconds`."""
+        steps = max(1, round(seconds / TIME_STEP))
+        for _ in range(steps):
+            self._choose_goals(seconds / steps)
+            _drive(self.robots, seconds / steps)
+
+    def _choose_goals(self, seconds: float) -> None:
+        """New goals for those who have arrived, after a pause of 1.5 s."""
+        for robot in self.robots:
+            if robot.has_arrived and self.rng.random() < seconds / 1.5:
+                goal = self._draw_pose(robot)
+                if goal is not None:
+                    robot.goal = goal
+
+    def _draw_pose(self, robot: Drive, tries: int = 60) -> np.ndarray | None:
+        """A free planar pose (3,) where `robot` can drive straight; None when none is found."""
+        others = np.array([other.goal[:2] for other in self.robots if other is not robot])
+        for _ in range(tries):
+            reach = GATHERING_RADIUS * np.sqrt(self.rng.random())
+            spot = self.middle + reach * heading(self.rng.uniform(-np.pi, np.pi))
+            offsets = others - spot
+            middle = offsets.mean(0)
+            yaw = np.arctan2(middle[1], middle[0])
+            aside = wrap_angle(np.arctan2(offsets[:, 1], offsets[:, 0]) - yaw)
+            if np.linalg.norm(offsets, axis=1).min() < NEAREST + ROBOT_GAP / 2 or abs(aside).max() > 0.7:
+                continue
+            if self.room.is_clear(robot.pose[:2], spot, CLEARANCE):
+                looks_away = self.rng.random() < LOOKS_AWAY
+                return np.array([*spot, yaw + self.rng.normal(0, np.pi if looks_away else 0.15)])
+        return None
+
+
+def _drive(robots: Sequence[Drive], seconds: float) -> None:
+    """Let robots chase their goals for a moment; whoever would come too near to another stops."""
+    for robot in robots:
+        reached = robot.accelerate(seconds)
+        others = [other.pose[:2] for other in robots if other is not robot]
+        gap = min((np.linalg.norm(reached[:2] - other) for other in others), default=np.inf)
+        gap_before = min((np.linalg.norm(robot.pose[:2] - other) for other in others), default=np.inf)
+        if gap < ROBOT_GAP and gap < gap_before:
+            robot.stop()
+        else:
+            robot.pose = reached

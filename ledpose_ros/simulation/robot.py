@@ -183,8 +183,8 @@ def add_robot_assets(spec: mujoco.MjSpec, look: RobotLook) -> None:
     spec.add_material(name="contact", rgba=[0, 0, 0, 0.22])
 
 
-def add_robot(spec: mujoco.MjSpec, name: str, look: RobotLook) -> None:
-    """Add a robot as mocap body `name`.
+def add_robot(spec: mujoco.MjSpec, name: str, look: RobotLook) -> Body:
+    """Add a robot as mocap body `name`, and return that body.
 
     Its LEDs are the geoms `name/led0` .. `name/led3`, its wheels turn about the joints `name/axle0` ..
     `name/axle3`, in the order of `WHEELS`.
@@ -214,6 +214,7 @@ def add_robot(spec: mujoco.MjSpec, name: str, look: RobotLook) -> None:
             group=CONTACT_SHADOW_GROUP,
             castshadow=False,
         )
+    return body
 
 
 def _add_wheel_parts(wheel: Body, lean: float) -> None:
@@ -251,11 +252,16 @@ def _add_turret(body: Body, look: RobotLook) -> None:
     cylinder(head, "tyre", (0.145, 0, -0.006), 0.013, 0.012, ALONG_X)
 
 
-def add_observer(spec: mujoco.MjSpec, camera_height: float, fovy: float) -> None:
-    """The robot that carries the camera: mocap body `observer`, coarse, for it is seen by its shadow only."""
-    body = spec.worldbody.add_body(name="observer", mocap=True)
+def add_observer(spec: mujoco.MjSpec, name: str) -> Body:
+    """Add a robot whose own camera alone looks, as mocap body: coarse, for it is seen by its shadow only."""
+    body = spec.worldbody.add_body(name=name, mocap=True)
     box(body, "shell", (-0.2, 0, -0.05), (0.15, 0.11, 0.045))
     box(body, "shell", (-0.15, 0, 0.08), (0.06, 0.06, 0.08))
+    return body
+
+
+def add_camera(body: Body, ahead: float, height: float, fovy: float) -> None:
+    """Put a level camera on a robot, `height` [m] above the floor; it is called like the robot, `/camera`."""
     # A MuJoCo camera looks along its -z with y up: x of the picture is the body's -y.
     turn = [0.5, 0.5, -0.5, -0.5]
-    body.add_camera(name="camera", pos=[0, 0, camera_height - BASE_HEIGHT], fovy=fovy, quat=turn)
+    body.add_camera(name=f"{body.name}/camera", pos=[ahead, 0, height - BASE_HEIGHT], fovy=fovy, quat=turn)

@@ -9,13 +9,9 @@ from ..errors import LedposeError
 from ..leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ..recording import RecordingInfo
 from .drive import FARTHEST, NEAREST
-from .scene import Scene, camera_matrix
-
-LED_HOLD_NS = 150_000_000
-"""Shortest time [ns] for which an LED keeps its state."""
-
-LED_TIME_CONSTANT = 0.35
-"""Mean time [s] after which an LED that may change does."""
+from .leds import Blinking
+from .scene import Scene
+from .view import camera_matrix
 
 SCENE_GAP_NS = 1_000_000_000
 """Pause [ns] between the last picture of a scene and the first of the next."""
@@ -84,16 +80,7 @@ class Simulation:
     @property
     def info(self) -> RecordingInfo:
         """The camera and the LEDs, as a recording describes them."""
-        return RecordingInfo(
-            led_names=DEFAULT_LED_NAMES,
-            led_directions=DEFAULT_LED_DIRECTIONS,
-            camera_frame="camera_optical_frame",
-            K=camera_matrix(self.width, self.height),
-            D=np.zeros(5),
-            distortion_model="plumb_bob",
-            width=self.width,
-            height=self.height,
-        )
+        return camera_info(self.width, self.height)
 
     def step(self) -> Frame:
         """Move on by one picture."""
@@ -105,13 +92,13 @@ class Simulation:
         else:
             self.scene.advance(self.period_ns / 1e9)
             self.stamp_ns += self.period_ns
-            self._switch_leds(self.stamp_ns - self.period_ns // 2)
+            self._blinking.switch(self.stamp_ns - self.period_ns // 2, self.period_ns)
         self.frame_index += 1
         return Frame(
-            rgb=self.scene.picture(self.led_states),
+            rgb=self.scene.picture(self._blinking.states),
             stamp_ns=self.stamp_ns,
-            led_states=self.led_states[0].copy(),
-            led_stamp_ns=int(self.led_stamps[0].max()),
+            led_states=self._blinking.states[0].copy(),
+            led_stamp_ns=int(self._blinking.stamps[0].max()),
             poses=self.scene.poses,
             valid=self.scene.visible(),
         )
@@ -127,23 +114,22 @@ class Simulation:
         self.frame_index = 0
         span_ns = self.scene_frames * self.period_ns + SCENE_GAP_NS
         self.stamp_ns = SCENE_GAP_NS + self.scene_index * span_ns
-        leds = (self.peers, len(DEFAULT_LED_NAMES))
-        self.led_states = self.rng.integers(0, 2, leds).astype(np.float32)
-        if self.led_state is not None:
-            self.led_states[:] = self.led_state
-        self.led_stamps = np.full(leds, self.stamp_ns - SCENE_GAP_NS // 2)
+        lit_since_ns = self.stamp_ns - SCENE_GAP_NS // 2
+        self._blinking = Blinking(self.rng, self.peers, lit_since_ns, forced=self.led_state)
         is_empty = self.rng.random() < self.absent
         peers = 0 if is_empty else self.peers
         return Scene(self.rng, self.width, self.height, peers, self.dim, self.distance)
 
-    def _switch_leds(self, now_ns: int) -> None:
-        """Let each LED that has held its state long enough change it, by chance, at `now_ns`.
 
-        Chance is asked even of LEDs that keep their state, so that all that is drawn later stays the same.
-        """
-        probability = 1 - np.exp(-self.period_ns / 1e9 / LED_TIME_CONSTANT)
-        may_change = now_ns - self.led_stamps >= LED_HOLD_NS
-        switches = may_change & (self.rng.random(self.led_states.shape) < probability)
-        if self.led_state is None:
-            self.led_states[switches] = 1 - self.led_states[switches]
-            self.led_stamps[switches] = now_ns
+def camera_info(width: int, height: int) -> RecordingInfo:
+    """The camera of these pictures and the LEDs, as a recording describes them."""
+    return RecordingInfo(
+        led_names=DEFAULT_LED_NAMES,
+        led_directions=DEFAULT_LED_DIRECTIONS,
+        camera_frame="camera_optical_frame",
+        K=camera_matrix(width, height),
+        D=np.zeros(5),
+        distortion_model="plumb_bob",
+        width=width,
+        height=height,
+    )
