@@ -291,4 +291,8 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        # All is done, but launch may repeat itself: as it ends, Python puts the signals' deadly default back in
+        # place of handlers, though not of this.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return 0
