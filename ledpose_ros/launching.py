@@ -246,12 +246,12 @@ def estimator(
 ) -> Node:
     """An estimator, which is started again if it crashes and `respawn` is set."""
 
-    def stay_down(event: ProcessExited, _context: LaunchContext) -> list[Action]:
-        if event.returncode not in NOT_CRASHED or not settings["respawn"]:
+    def stay_down(event: ProcessExited, context: LaunchContext) -> list[Action]:
+        if event.returncode not in NOT_CRASHED or not settings["respawn"] or context.is_shutdown:
             return []
         # launch starts a node again whatever it ended with, unless it was told that this one is to end.
         return [
-            LogInfo(msg=f"{event.process_name} has not crashed, so it is not started again"),
+            LogInfo(msg=f"{event.process_name} ended by itself, so it is not started again"),
             EmitEvent(event=ShutdownProcess(process_matcher=matches_action(event.action))),
         ]
 

@@ -409,7 +409,7 @@ def markdown_text() -> str:
         lines += ["| parameter | type | default | allowed | live | launch | meaning |", "|---" * 7 + "|"]
         for parameter in table:
             default, live = f"`{_yaml_value(parameter.default)}`", "no" if parameter.read_only else "yes"
-            launch = "yes" if parameter.name in LAUNCH_ARGUMENTS[node_name] else "no"
+            launch = "yes" if parameter.name in LAUNCH_ARGUMENTS.get(node_name, ()) else "no"
             kind, allowed = parameter.type_name, parameter.allowed or "any"
             cells = (f"`{parameter.name}`", kind, default, allowed, live, launch)
             lines.append(f"| {' | '.join(cells)} | {parameter.description} |")

@@ -3,9 +3,9 @@
 
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -266,11 +266,12 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
     The node releases its threads and files in `close()`, which is called in every case. A `LedposeError` at
     start is printed as one sentence and gives exit code 2.
     """
-    # Signals only set an event; the spinning happens beside the main thread. So no exception can strike in
+    # Signals only leave a note; the spinning happens beside the main thread. So no exception can strike in
     # the middle of close(), and the node can still publish and log there: rclpy's own handlers prevent both.
-    stop = threading.Event()
+    # A second signal may interrupt the handler of the first: the queue bears that, an Event would deadlock.
+    stop: SimpleQueue[None] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: stop.put(None))
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
@@ -279,8 +280,8 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
         executor.add_node(node)
         with ThreadPoolExecutor(max_workers=1) as pool:
             spinning = pool.submit(executor.spin)
-            spinning.add_done_callback(lambda _: stop.set())
-            stop.wait()
+            spinning.add_done_callback(lambda _: stop.put(None))
+            stop.get()
             executor.shutdown()
         spinning.result()
     except LedposeError as error:
@@ -291,8 +292,8 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
-        # All is done, but launch may repeat itself: as it ends, Python puts the signals' deadly default back in
-        # place of handlers, though not of this.
+        # All is done, but launch may repeat itself: at its end Python puts the deadly defaults back in place
+        # of handlers, but not of this.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     return 0
