@@ -3,6 +3,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -266,9 +267,9 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
     The node releases its threads and files in `close()`, which is called in every case. A `LedposeError` at
     start is printed as one sentence and gives exit code 2.
     """
-    # Signals only leave a note; the spinning happens beside the main thread. So no exception can strike in
-    # the middle of close(), and the node can still publish and log there: rclpy's own handlers prevent both.
-    # A second signal may interrupt the handler of the first: the queue bears that, an Event would deadlock.
+    # Signals only wake the main thread; the spinning happens beside it. So no exception can strike in the
+    # middle of close(), and the node can still publish and log there: rclpy's own handlers prevent both. An
+    # event would not do: a signal that comes while another one sets it waits for ever for its lock.
     stop: SimpleQueue[None] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.put(None))
@@ -278,11 +279,14 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
         node = factory()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        ending = threading.Event()
         with ThreadPoolExecutor(max_workers=1) as pool:
-            spinning = pool.submit(executor.spin)
+            spinning = pool.submit(_spin, executor, ending)
             spinning.add_done_callback(lambda _: stop.put(None))
             stop.get()
-            executor.shutdown()
+            ending.set()
+            executor.wake()
+        executor.shutdown()
         spinning.result()
     except LedposeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -297,3 +301,9 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     return 0
+
+
+def _spin(executor: SingleThreadedExecutor, ending: threading.Event) -> None:
+    """Handle what comes until `ending` is set: a callback during executor.shutdown() may fail."""
+    while not ending.is_set():
+        executor.spin_once()
