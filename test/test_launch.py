@@ -73,7 +73,7 @@ def test_a_node_ends_cleanly_however_often_it_is_told_to(executable: str, domain
         client.wait_until(lambda: executable in client.node.get_node_names(), what=lambda: node.log)
         while node.is_running:
             os.kill(node.pid, signal.SIGINT)
-            time.sleep(0.002)
+            time.sleep(0.01)
         assert node.wait() == 0, node.log
         assert "Traceback" not in node.log
 

@@ -284,8 +284,8 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
             spinning = pool.submit(_spin, executor, ending)
             spinning.add_done_callback(lambda _: stop.put(None))
             stop.get()
-            ending.set()
-            executor.wake()
+            # Work for the executor, for otherwise it would go on to wait for some.
+            executor.create_task(ending.set)
         executor.shutdown()
         spinning.result()
     except LedposeError as error:
