@@ -25,8 +25,8 @@ SHARE = f"share/{NAME}"
 data_files = [
     ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
     (SHARE, ["package.xml"]),
-    (f"{SHARE}/launch", sorted(glob("launch/*.launch.py"))),
-    (f"{SHARE}/config", sorted(glob("config/*.yaml") + glob("config/*.rviz"))),
+    (f"{SHARE}/launch", sorted(glob("launch/*.launch.*"))),
+    (f"{SHARE}/config", sorted(path for path in glob("config/*") if Path(path).is_file())),
     (f"{SHARE}/config/led_sources", sorted(glob("config/led_sources/*.yaml"))),
     (f"{SHARE}/config/led_drivers", sorted(glob("config/led_drivers/*.yaml"))),
     (f"{SHARE}/models", sorted(glob("models/*.onnx") + glob("models/*.md"))),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
@@ -54,6 +55,22 @@ class Parameter:
             return f"at most {self.maximum:g}"
         return ""
 
+    def parse(self, text: str) -> Value:
+        """The value that a text stands for, as that of a launch argument; commas part the elements of a list.
+
+        Raises `LedposeError` if it stands for none that is allowed.
+        """
+        try:
+            if isinstance(self.default, list):
+                elements = text.removeprefix("[").removesuffix("]").split(",")
+                value: object = [_parse(element.strip(), type(self.default[0])) for element in elements]
+            else:
+                value = _parse(text, type(self.default))
+        except (KeyError, ValueError):
+            value = text  # of the wrong type, so refused
+        self.check(value)
+        return cast(Value, value)
+
     def check(self, value: object) -> None:
         """Raise `LedposeError` unless `value` has the right type, is finite and lies in the allowed range."""
         elements, sample = [value], self.default
@@ -77,6 +94,10 @@ class Parameter:
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
         return math.isfinite(element) and low <= element <= high
+
+
+def _parse(text: str, kind: type) -> object:
+    return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
 
 
 _SCALAR_NAMES = {bool: "bool", int: "integer", float: "double", str: "string"}
@@ -392,10 +413,42 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "random_drive": RANDOM_DRIVE,
 }
 
+# Those that are arguments of the launch files as well: what changes from robot to robot and from try to try.
+LAUNCH_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "recorder": (
+        "output_directory",
+        "autostart",
+        "image_transport",
+        "led_sources",
+        "led_offset",
+        "led_guard",
+        "image_encoding",
+    ),
+    "estimator": (
+        "model",
+        "autostart",
+        "image_transport",
+        "image_is_rectified",
+        "min_confidence",
+        "max_image_age",
+        "camera_pitch",
+        "base_frame",
+        "peers",
+        "publish_tf",
+        "peer_frame",
+    ),
+    "simulator": ("seed", "rate"),
+}
+
+
+def parameter_of(node_name: str, parameter_name: str) -> Parameter:
+    """A node's parameter."""
+    return next(p for p in NODE_PARAMETERS[node_name] if p.name == parameter_name)
+
 
 def default_of(node_name: str, parameter_name: str) -> Value:
     """The default of a node's parameter."""
-    return next(p.default for p in NODE_PARAMETERS[node_name] if p.name == parameter_name)
+    return parameter_of(node_name, parameter_name).default
 
 
 def _yaml_value(value: Value) -> str:
@@ -429,10 +482,12 @@ def yaml_text(node_name: str) -> str:
 
 def markdown_table(node_name: str) -> str:
     """The table of a node's parameters in Markdown."""
-    lines = ["| parameter | type | default | allowed | live | meaning |", "|---|---|---|---|---|---|"]
+    lines = ["| parameter | type | default | allowed | live | launch | meaning |", "|---" * 7 + "|"]
     for parameter in NODE_PARAMETERS[node_name]:
         default, live = f"`{_yaml_value(parameter.default)}`", "no" if parameter.read_only else "yes"
-        cells = (f"`{parameter.name}`", parameter.type_name, default, parameter.allowed or "any", live)
+        launch = "yes" if parameter.name in LAUNCH_ARGUMENTS.get(node_name, ()) else "no"
+        kind, allowed = parameter.type_name, parameter.allowed or "any"
+        cells = (f"`{parameter.name}`", kind, default, allowed, live, launch)
         lines.append(f"| {' | '.join(cells)} | {parameter.description} |")
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ import yaml
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.parameters import (
+    LAUNCH_ARGUMENTS,
     NODE_PARAMETERS,
     Parameter,
     generated_files,
@@ -73,6 +74,48 @@ def test_allowed_values(parameter, value):
 def test_refused_values(parameter, value, words):
     with pytest.raises(LedposeError, match=words):
         parameter.check(value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "value"),
+    [
+        (FLAG, "False", False),
+        (FLAG, "true", True),
+        (COUNT, "4", 4),
+        (ANGLE, "-1", -1.0),
+        (MODE, "raw", "raw"),
+        (SIZE, "0.1,2", [0.1, 2.0]),
+        (SIZE, "[0.1, 2]", [0.1, 2.0]),
+        (NAMES, "/a, 7", ["/a", "7"]),
+        (NAMES, "a", ["a"]),
+    ],
+)
+def test_texts_of_values(parameter, text, value):
+    assert parameter.parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "words"),
+    [
+        (FLAG, "maybe", "type bool, like True, but is 'maybe'"),
+        (COUNT, "4.0", "type integer, like 3, but is '4.0'"),
+        (COUNT, "9", "'count' is 9, but must be 1 to 5"),
+        (ANGLE, "", "type double, like 0.0, but is ''"),
+        (MODE, "jpeg", "one of raw, compressed"),
+        (SIZE, "0.1,b", "type double_array"),
+        (SIZE, "0.1,-1", "'size' is -1.0"),
+    ],
+)
+def test_texts_that_are_refused(parameter, text, words):
+    with pytest.raises(LedposeError, match=words):
+        parameter.parse(text)
+
+
+def test_launch_arguments_are_parameters():
+    assert LAUNCH_ARGUMENTS.keys() <= NODE_PARAMETERS.keys()
+    for node, names in LAUNCH_ARGUMENTS.items():
+        assert set(names) <= {parameter.name for parameter in NODE_PARAMETERS[node]}
+        assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize(("node", "parameter"), TABLE, ids=[f"{node}.{entry.name}" for node, entry in TABLE])

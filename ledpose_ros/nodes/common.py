@@ -4,6 +4,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -304,11 +305,14 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
         node = factory()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        ending = threading.Event()
         with ThreadPoolExecutor(max_workers=1) as pool:
-            spinning = pool.submit(executor.spin)
+            spinning = pool.submit(_spin, executor, ending)
             spinning.add_done_callback(lambda _: os.write(wake, b"\0"))
             os.read(woken, 1)
-            executor.shutdown()
+            # Work for the executor, for otherwise it would go on to wait for some.
+            executor.create_task(ending.set)
+        executor.shutdown()
         spinning.result()
     except LedposeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -318,4 +322,14 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        # All is done, but launch may repeat itself: at its end Python puts the deadly defaults back in place
+        # of handlers, but not of this.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return 0
+
+
+def _spin(executor: SingleThreadedExecutor, ending: threading.Event) -> None:
+    """Handle what comes until `ending` is set: a callback during executor.shutdown() may fail."""
+    while not ending.is_set():
+        executor.spin_once()
