@@ -32,7 +32,7 @@ ROSDEP_KEYS = {
     "yaml": "python3-yaml",
 }
 # Needed by some tests only, which say so themselves where it is missing; mostly there is no key of rosdep.
-TEST_EXTRAS = {"mcap", "onnx", "psutil"}
+TEST_EXTRAS = {"mcap", "onnx", "playwright", "psutil"}
 # rosbags-image does for pip installations what cv_bridge does on a ROS distribution.
 PIP_NAMES = {"cv2": "opencv-python-headless", "rosbags": "rosbags-image", "yaml": "PyYAML"}
 # Modules of rclpy that Humble (3.3.15) lacks, by its sources, or that are deprecated since.
