@@ -12,6 +12,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,12 +47,24 @@ EXTRAS = {
 }
 
 BAD_INPUT = 2
-INTERRUPTED = 130  # what shells report of a program ended by SIGINT
+# What shells report of a program ended by SIGINT, and by SIGPIPE.
+INTERRUPTED, UNREAD = 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `ledpose` with the given arguments (those of the process if None); return its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _status(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough, as `head` has. Python would try to write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+
+
+def _status(arguments: list[str]) -> int:
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     try:
         parser = _parser(command)

@@ -54,6 +54,18 @@ def test_bad_input_is_one_sentence_and_status_2(command, capsys):
     assert capsys.readouterr().err == "ledpose: width 0 is not positive\n"
 
 
+def test_a_reader_who_leaves_makes_no_traceback():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ledpose_ros.cli", "check", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.wait() == 141
+    assert process.stderr.read() == ""
+
+
 def test_an_interrupt_leaves_no_traceback(command, capsys):
     command("raise KeyboardInterrupt")
     assert cli.main(["toy"]) == 130
