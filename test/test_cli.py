@@ -54,9 +54,11 @@ def test_bad_input_is_one_sentence_and_status_2(command, capsys):
     assert capsys.readouterr().err == "ledpose: width 0 is not positive\n"
 
 
-def test_a_reader_who_leaves_makes_no_traceback():
+def test_a_reader_who_leaves_makes_no_traceback(tmp_path):
+    toy = tmp_path / "toy.h5"
+    toy.write_bytes(b"not a recording")
     process = subprocess.Popen(
-        [sys.executable, "-m", "ledpose_ros.cli", "check", "--help"],
+        [sys.executable, "-m", "ledpose_ros.cli", "check", str(toy)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
