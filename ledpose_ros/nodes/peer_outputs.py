@@ -30,6 +30,11 @@ from ledpose_ros.tracking import Track, filtered_pose
 SURE = 0.9
 
 
+def _is_heard(publisher: Any) -> bool:
+    """Whether to make a message at all."""
+    return bool(publisher.get_subscription_count())
+
+
 class PeerOutputs:
     """The publishers, and the transforms if asked for; `on_listeners` is called when who listens changes."""
 
@@ -70,10 +75,12 @@ class PeerOutputs:
         """Whether anybody would notice that nothing is said."""
         if self.tf_broadcaster is not None:
             return True
-        return any(publisher.get_subscription_count() for publisher in self._publishers)
+        return any(map(_is_heard, self._publishers))
 
     def say_leds(self, header: Header, led_names: Sequence[str], peers: Sequence[PeerEstimate]) -> None:
         """On-probabilities of the best peer's LEDs; empty without a peer."""
+        if not _is_heard(self._leds):
+            return
         message = JointState(header=header)
         if peers:
             message.name = list(led_names)
@@ -93,10 +100,9 @@ class PeerOutputs:
         for pose, track in zip(poses, tracks, strict=True):
             if self.tf_broadcaster is not None:
                 self._say_transform(header, f"{self._settings.peer_frame}_{track.id}", pose)
-        if not poses:
-            return
-        self._pose.publish(_with_covariance(header, peers[0].pose, peers[0].covariance))
-        if self._filtered.get_subscription_count():
+        if poses and _is_heard(self._pose):
+            self._pose.publish(_with_covariance(header, peers[0].pose, peers[0].covariance))
+        if poses and _is_heard(self._filtered):
             self._filtered.publish(_with_covariance(header, *filtered_pose(tracks[0], camera)))
 
     def say_identities(
@@ -126,7 +132,7 @@ class PeerOutputs:
         led_directions: Sequence[float],
     ) -> None:
         """All peers with a pose for RViz."""
-        if self._markers.get_subscription_count():
+        if _is_heard(self._markers):
             ids = [track.id for track in tracks]
             self._markers.publish(
                 peer_markers(header, peers, ids, names, led_directions, self._settings.peer_size)
