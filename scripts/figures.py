@@ -35,8 +35,8 @@ FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 
 QUALITY = 80
 """Of JPEGs."""
-FILM_WIDTH, FILM_COLOURS = 480, 128
-UNCHANGED = 16
+FILM_WIDTH, FILM_COLOURS = 480, 96
+UNCHANGED = 24
 """A film's pixel that differs by less than this from the last picture's keeps its colour: noise is bytes."""
 
 COARSE, FIRST, SECOND = "#ff00ff", "#ff9f1c", "#d62728"
