@@ -3,6 +3,7 @@
 
 import signal
 import time
+from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,6 @@ from blinking_camera import (
 )
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.qos import QoSProfile
-from rclpy.subscription import MessageInfo
 from ros_graph import Client, NodeProcess, run_node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import ColorRGBA, Header
@@ -80,7 +80,7 @@ class Robot:
     def lit_at(self, stamp: int) -> tuple[bool, ...]:
         return [states for since, states in self.changes if since <= stamp][-1]
 
-    def _switch(self, name: str, message: ColorRGBA, info: MessageInfo) -> None:
+    def _switch(self, name: str, message: ColorRGBA, info: Mapping[str, int]) -> None:
         is_lit = message.r > 0.5
         assert [message.r, message.g, message.b, message.a] == [float(is_lit)] * 3 + [1.0]
         self.lit[name] = is_lit
