@@ -12,9 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ledpose_ros.camera_info import camera_from_info, image_size
 from ledpose_ros.cli import NODES
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.geometry import check_camera, pixel_rays, pose_of, rotation_matrix
+from ledpose_ros.geometry import pixel_rays, pose_of, rotation_matrix
 from ledpose_ros.images import encode_image, encoding_of, rgb_from_message
 from ledpose_ros.refusals import Refusals
 
@@ -134,9 +135,9 @@ class LiveView:
 
     def hear_camera(self, message: Any) -> None:
         """The CameraInfo, for the edges of the field of view on the map."""
-        camera = check_camera(message.k, message.d, message.distortion_model)
-        row = (message.height - 1) / 2
-        rays = pixel_rays(np.array([[0, row], [message.width - 1, row]]), *camera)
+        width, height = image_size(message)
+        row = (height - 1) / 2
+        rays = pixel_rays(np.array([[0, row], [width - 1, row]]), *camera_from_info(message))
         self._say("field", [_rounded(ray[[0, 2]]) for ray in rays])
 
     def hear_diagnostics(self, message: Any) -> None:
