@@ -64,7 +64,7 @@ EVENTS = {
 }
 """Method of `World` -> every so many seconds of the camera's time."""
 SAMPLES = 50
-"""How often the node's process is looked at; the first tenth is the warm-up."""
+"""How often the node's process is looked at; the first fifth, with most kinds of EVENTS, is the warm-up."""
 ALLOWED_GROWTH = 1.05
 PATIENCE = 60.0
 """Seconds after which something that should happen is taken for broken."""
@@ -302,9 +302,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"Of the node: {dropped}.\n")
     rows = {f"{found.pictures}": [found.memory, found.threads, found.files] for found in samples[4::5]}
     print(text_table(["MB", "threads", "files"], rows))
-    early, late = samples[SAMPLES // 10 - 1], samples[-1]
+    early, late = samples[SAMPLES // 5 - 1], samples[-1]
     print(
-        f"\nMemory: {early.memory:.1f} MB after a tenth of the pictures, {late.memory:.1f} MB at the end: "
+        f"\nMemory: {early.memory:.1f} MB after a fifth of the pictures, {late.memory:.1f} MB at the end: "
         f"{late.memory / early.memory:.3f} times, allowed {ALLOWED_GROWTH:g}; "
         f"threads {early.threads} and {late.threads}, open files {early.files} and {late.files}."
     )
