@@ -18,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidTopicNameException
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.time import Time
 from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -54,6 +54,7 @@ from ledpose_ros.nodes.common import (
     subscribe,
     subscribe_to_leds,
 )
+from ledpose_ros.nodes.compatibility import LifecycleNode
 from ledpose_ros.nodes.peer_outputs import PeerOutputs
 from ledpose_ros.odometry import OdometryHistory
 from ledpose_ros.parameters import NODE_PARAMETERS
