@@ -48,6 +48,21 @@ def ros_environment(domain: int) -> dict[str, str]:
     }
 
 
+def run_benchmark(program: str, options: Sequence[str]) -> str:
+    """What a Python program that runs a benchmark, in a domain of its own, prints; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *options],
+        env=ros_environment(new_domain()),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 class NodeProcess:
     """A node that runs as a process of its own; its output is collected in `log`."""
 

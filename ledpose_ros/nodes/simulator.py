@@ -33,6 +33,7 @@ from std_msgs.msg import Header
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import LEVEL_CAMERA
 from ledpose_ros.nodes.common import (
+    LED_QUEUE,
     declare_parameters,
     message_from_rgb,
     pose_message,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from ledpose_ros.simulation import Frame, TeamFrame
 
 IMAGE_QUEUE = 5
-LED_QUEUE = 100
 ODOMETRY_QUEUE = 20
 KEEP_ALIVE_NS = 100_000_000
 CLOCK_PERIOD_NS = 20_000_000
