@@ -13,12 +13,12 @@ import onnxruntime
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import (
     LEVEL_CAMERA,
-    compose_poses,
     distance_from_scale,
     farther_along_floor,
     pixel_rays,
     project,
     rotation_matrix,
+    upright_poses,
 )
 from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, ModelMetadata, verify_digest
 
@@ -218,7 +218,7 @@ def locate(
     camera = K, D, distortion_model
     points = reference_points(detections.uv, detections.log2_scale, psi, calibration, *camera, width, tilt)
     uv, distance = project(points, *camera), np.linalg.norm(points, axis=1)
-    poses = compose_poses(uv, distance, psi, *camera, tilt)
+    poses = upright_poses(points, psi, tilt)
     covariances = _covariances(detections, distance, calibration, *camera, tilt)
     if not (np.isfinite(poses[chosen]).all() and np.isfinite(covariances[chosen]).all()):
         raise LedposeError(
@@ -294,17 +294,13 @@ def _covariances(
     vertical, nothing known of roll and pitch.
     """
     uv = detections.uv.astype(np.float64)
-    ray = pixel_rays(uv, K, D, distortion_model)
-    half_u, half_v = np.array([0.5, 0.0]), np.array([0.0, 0.5])
-
-    def ray_per_pixel(half: np.ndarray) -> np.ndarray:
-        return pixel_rays(uv + half, K, D, distortion_model) - pixel_rays(uv - half, K, D, distortion_model)
-
+    beside = uv + np.array([[0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])[:, None]
+    ray, right, left, below, above = pixel_rays(beside, K, D, distortion_model).reshape(5, -1, 3)
     deviations = standard_deviations(detections, calibration)
     # Displacement by one standard deviation of u, of v and of the range, per metre of distance: the columns
     # of a square root of the covariance.
-    across_u = ray_per_pixel(half_u) * deviations[:, :1]
-    across_v = ray_per_pixel(half_v) * deviations[:, 1:2]
+    across_u = (right - left) * deviations[:, :1]
+    across_v = (below - above) * deviations[:, 1:2]
     along = ray * (math.log(2) * deviations[:, 2:3])
     columns = np.stack([across_u, across_v, along], axis=2)
     columns *= distance[:, None, None]

@@ -76,7 +76,7 @@ def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
         (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
         (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
     )
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
 
 def quaternion_from_matrix(matrix: np.ndarray) -> np.ndarray:
@@ -308,10 +308,18 @@ def compose_poses(
 ) -> np.ndarray:
     """Poses (N, 7) of upright peers from image position (N, 2), range (N,) and bearing (N,).
 
+    See `upright_poses`.
+    """
+    positions = pixel_rays(uv, K, D, distortion_model) * np.asarray(distance, dtype=np.float64).reshape(-1, 1)
+    return upright_poses(positions, psi, tilt)
+
+
+def upright_poses(positions: np.ndarray, psi: np.ndarray, tilt: np.ndarray = LEVEL_CAMERA) -> np.ndarray:
+    """Poses (N, 7) of peers at `positions` (N, 3) in the optical frame, seen at bearings `psi` (N,).
+
     Roll and pitch of the peer are not observed: it is taken to stand upright in the level frame that `tilt`
     (see `camera_tilt`) defines. Its yaw there is the azimuth of the direction from peer to camera, minus psi.
     """
-    positions = pixel_rays(uv, K, D, distortion_model) * np.asarray(distance, dtype=np.float64).reshape(-1, 1)
     to_camera = -positions @ rotation_matrix(tilt).T
     yaw = np.arctan2(to_camera[:, 1], to_camera[:, 0]) - np.asarray(psi, dtype=np.float64).reshape(-1)
     orientations = quaternion_product(quaternion_inverse(tilt), quaternion_about(2, yaw))

@@ -213,7 +213,7 @@ ESTIMATOR: tuple[Parameter, ...] = (
     ),
     Parameter(
         "min_confidence",
-        0.8,
+        0.7,
         "Peers of lower confidence are not published.",
         minimum=0.0,
         maximum=1.0,

@@ -60,16 +60,11 @@ class Track:
         """Move on to a later stamp."""
         dt = (stamp_ns - self.stamp_ns) / 1e9
         self.stamp_ns = stamp_ns
-        transition = np.array([[1.0, dt], [0.0, 1.0]])
-        noise = np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
-        F = np.kron(transition, np.eye(3))
-        self.motion = F @ self.motion
-        self.motion_covariance = F @ self.motion_covariance @ F.T + ACCELERATION_DENSITY * np.kron(
-            noise, np.eye(3)
+        self.motion, self.motion_covariance = _moved_on(
+            self.motion, self.motion_covariance, dt, ACCELERATION_DENSITY
         )
-        self.turn = transition @ self.turn
-        self.turn_covariance = (
-            transition @ self.turn_covariance @ transition.T + ANGULAR_ACCELERATION_DENSITY * noise
+        self.turn, self.turn_covariance = _moved_on(
+            self.turn, self.turn_covariance, dt, ANGULAR_ACCELERATION_DENSITY
         )
 
     def gate_distance(self, position: np.ndarray, covariance: np.ndarray) -> float:
@@ -92,6 +87,17 @@ class Track:
             self.turn, self.turn_covariance, innovation, np.array([[variance]])
         )
         self.turn[0] = wrap_angle(self.turn[0])
+
+
+def _moved_on(
+    state: np.ndarray, covariance: np.ndarray, dt: float, density: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """State (coordinates, then their rates) and covariance `dt` seconds later, if accelerations are noise."""
+    size = len(state)
+    rates = np.eye(size, k=size // 2)
+    F = np.eye(size) + dt * rates
+    noise = np.diag(np.repeat([dt**3 / 3, dt], size // 2)) + dt**2 / 2 * (rates + rates.T)
+    return F @ state, F @ covariance @ F.T + density * noise
 
 
 def _kalman_update(

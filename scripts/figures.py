@@ -24,7 +24,13 @@ from ledpose_ros import cli
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.learning.export import load_onnx
 from ledpose_ros.learning.loss import FACING_SHARPNESS
-from ledpose_ros.learning.network import cut_windows, image_pyramid, window_side
+from ledpose_ros.learning.network import (
+    GLANCE_CELLS,
+    WINDOW_CELLS,
+    cut_windows,
+    image_pyramid,
+    window_side,
+)
 from ledpose_ros.learning.report import sight_figure
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.model_metadata import DEFAULT_MODEL, TRAINABLE_MODEL, shipped_model
@@ -113,16 +119,17 @@ def looks(recording: Recording, indices: tuple[int, ...]) -> Figure:
             attention = maps.attention()
             window = network.find_peaks(attention, maps.log2_scale(), 1)[:2]
             row[0].imshow(draw_attention(rgb, attention.sum(1)[0].numpy()))
+            cells = GLANCE_CELLS
             for axis, colour in zip(row[1:], (COARSE, FIRST, SECOND), strict=True):
                 draw_window(row[0], *window, colour)
-                axis.imshow(np.clip(shown_window(cut_windows(pyramid, *window)), 0, 1))
+                axis.imshow(np.clip(shown_window(cut_windows(pyramid, *window, cells, cells)), 0, 1))
                 for spine in axis.spines.values():
                     spine.set(color=colour, linewidth=4)
-                uv, log2_scale, look = network.refine(pyramid, *window)
+                uv, log2_scale, look = network.refine(pyramid, *window, cells)
                 leds = " ".join(f"{p:.2f}" for p in look.leds[0].sigmoid().tolist())
                 psi = np.degrees(np.arctan2(*look.bearing[0].flip(0).tolist()))
                 axis.set_xlabel(f"psi {psi:+.0f} deg\nLEDs {leds}", fontsize=9)
-                window = uv, log2_scale
+                window, cells = (uv, log2_scale), WINDOW_CELLS
         row[0].set(xlim=(0, rgb.shape[1]), ylim=(rgb.shape[0], 0))
         true = " ".join(f"{state:.0f}" for state in recording.led_states[index])
         row[0].set_xlabel(f"true LEDs ({', '.join(metadata.led_names)}): {true}", fontsize=9)

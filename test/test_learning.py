@@ -115,20 +115,22 @@ def test_sampled_pixels_are_those_of_the_image():
     assert torch.all(sampled[:, :, 2] == 0)
 
 
+@pytest.mark.parametrize("cells", [64, 32])
 @pytest.mark.parametrize("log2_scale", [-0.7, -2.0, -2.6])
-def test_window_shows_its_centre_at_any_scale(log2_scale):
+def test_window_shows_its_centre_at_any_scale(log2_scale, cells):
     image = np.zeros((1, 360, 640, 3), np.uint8)
     side = float(window_side(torch.tensor(log2_scale)))
     u, v, quarter = 400.0, 150.0, side / 4
     rows, columns = np.mgrid[:360, :640]
     image[0, (abs(rows - v) < quarter) & (abs(columns - u) < quarter)] = 255
+    pyramid = image_pyramid(torch.from_numpy(image))
     window = cut_windows(
-        image_pyramid(torch.from_numpy(image)), torch.tensor([[[u, v]]]), torch.tensor([[log2_scale]])
+        pyramid, torch.tensor([[[u, v]]]), torch.tensor([[log2_scale]]), cells, resolution=cells
     )[0, 0]
     bright = (window > 0).nonzero().float()
-    assert window.shape == (64, 64)
-    np.testing.assert_allclose(bright.mean(0).numpy(), 31.5, atol=0.6)
-    assert len(bright) == pytest.approx(32**2, rel=0.12)
+    assert window.shape == (cells, cells)
+    np.testing.assert_allclose(bright.mean(0).numpy(), cells / 2 - 0.5, atol=0.6)
+    assert len(bright) == pytest.approx((cells / 2) ** 2, rel=0.12)
 
 
 def test_an_epoch_goes_through_all_samples_in_a_new_order():

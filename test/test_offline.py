@@ -227,7 +227,7 @@ from ledpose_ros import PeerEstimator
 estimator = PeerEstimator({str(model)!r})
 K = np.array([[200.0, 0, 159.5], [0, 200.0, 89.5], [0, 0, 1]])
 white = np.full((180, 320, 3), 255, np.uint8)
-peers = estimator.estimate(white, K, np.zeros(5), "plumb_bob", min_confidence=0.8)
+peers = estimator.estimate(white, K, np.zeros(5), "plumb_bob", min_confidence=0.7)
 print(peers[0].distance)
 assert "rclpy" not in sys.modules and "torch" not in sys.modules
 """

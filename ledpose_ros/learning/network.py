@@ -28,9 +28,11 @@ WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
 MAX_PEAKS = 8
 """Places in an image at which the fine network looks."""
-WORTH_A_SECOND_LOOK = 0.05
+GLANCE_CELLS = 32
+"""Side [samples] of the windows of the first look, which is cheaper: it only moves them onto their peers."""
+WORTH_A_SECOND_LOOK = 0.15
 """Presence, less `SHADOWED`, after the first look from which on it does look again."""
-SHADOWED = 0.5
+SHADOWED = 0.8
 """By how much less present a window counts that shows the same peer as a surer one."""
 
 
@@ -205,21 +207,28 @@ def sample_pixels(image: Tensor, points: Tensor) -> Tensor:
     return total.transpose(1, 2)
 
 
-def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, cells: int = WINDOW_CELLS) -> Tensor:
+def cut_windows(
+    pyramid: Pyramid,
+    uv: Tensor,
+    log2_scale: Tensor,
+    cells: int = WINDOW_CELLS,
+    resolution: int = WINDOW_CELLS,
+) -> Tensor:
     """Cut one square window per peak out of the pyramid level of fitting resolution.
 
     uv (B, M, 2) are centres [px of the full image], log2_scale (B, M) their scales. Gives
-    (B*M, 3, cells, cells) at the resolution of 64 cells a window: more cells show more around it. Outside the
-    image is grey (0).
+    (B*M, 3, cells, cells) with `resolution` cells a window: more cells show more around it. Outside the image
+    is grey (0). Half the resolution spares the full size of the image.
     """
     batch, peaks = log2_scale.shape
     side = window_side(log2_scale)
-    steps = (torch.arange(cells, device=uv.device, dtype=uv.dtype) + 0.5 - cells / 2) / WINDOW_CELLS
+    steps = (torch.arange(cells, device=uv.device, dtype=uv.dtype) + 0.5 - cells / 2) / resolution
     # Windows lie along the image's axes: columns and rows are one vector each, (B, M, cells) [px].
     u, v = (uv[..., axis, None] + side[..., None] * steps for axis in (0, 1))
     # Pixels per sample decide which two levels to blend, so that far and near peers are equally free of
     # aliasing.
-    level = torch.log2(side / WINDOW_CELLS).clamp(0, len(pyramid.halves))
+    finest = round(math.log2(WINDOW_CELLS / resolution))
+    level = torch.log2(side / resolution).clamp(finest, len(pyramid.halves))
 
     def crossed(columns: Tensor, rows: Tensor) -> Tensor:
         """All points of the windows, (B, M * cells, cells, 2)."""
@@ -228,7 +237,7 @@ def cut_windows(pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, cells: int = W
         return pair.view(batch, peaks * cells, cells, 2)
 
     windows = torch.zeros((), device=uv.device)
-    for index, image in enumerate([pyramid.full, *pyramid.halves]):
+    for index, image in list(enumerate([pyramid.full, *pyramid.halves]))[finest:]:
         if image.dtype == torch.uint8:
             sampled = sample_pixels(image, crossed(u, v).flatten(1, 2))
         else:
@@ -319,9 +328,17 @@ class PeerNetwork(nn.Module):
         uv = torch.stack([mean_u.gather(1, picked), mean_v.gather(1, picked)], -1)
         return uv, mean_scale.gather(1, picked), total.gather(1, picked)
 
-    def refine(self, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, FineLook]:
-        """Look at windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen."""
-        look = self.fine(cut_windows(pyramid, uv, log2_scale))
+    def refine(
+        self, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, cells: int = WINDOW_CELLS
+    ) -> tuple[Tensor, Tensor, FineLook]:
+        """Look at windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen.
+
+        Windows of fewer `cells` than the network takes are enlarged: a glance, blurred and cheaper.
+        """
+        windows = cut_windows(pyramid, uv, log2_scale, cells, cells)
+        if cells < WINDOW_CELLS:
+            windows = F.interpolate(windows, size=(WINDOW_CELLS, WINDOW_CELLS), mode="bilinear")
+        look = self.fine(windows)
         shift = look.shift.view(*log2_scale.shape, 3)
         uv = uv + shift[..., :2] * window_side(log2_scale).unsqueeze(-1)
         return uv, log2_scale - shift[..., 2], look
@@ -336,7 +353,7 @@ class PeerNetwork(nn.Module):
         attention = maps.attention()
         uv, log2_scale, _ = self.find_peaks(attention, maps.log2_scale())
         # The first look moves the window onto the peer, the second measures from there.
-        uv, log2_scale, look = self.refine(pyramid, uv, log2_scale)
+        uv, log2_scale, look = self.refine(pyramid, uv, log2_scale, GLANCE_CELLS)
         presence = look.presence.view(log2_scale.shape).sigmoid()
         best = worthy(presence - SHADOWED * shadowed(uv, log2_scale, presence))
         uv = uv.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))

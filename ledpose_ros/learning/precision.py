@@ -8,6 +8,7 @@ would vanish in its steps. `python -m benchmarks.precision` prints accuracy besi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,8 @@ from ledpose_ros.recording import Recording
 PICTURES = 100
 """Of a recording, to see between which values activations lie."""
 LAYERS = ("Conv", "Gemm")
+ACTIVATION = "Relu"
+"""Merged into the layer before it, whose 8 bits then tell only what passes."""
 EXACT = ("coarse.", "head.")
 """In names of weights whose layers are left as they are."""
 
@@ -49,12 +52,8 @@ def export_int8(model: Path, recording: Recording, output: Path) -> None:
             path,
             _Pictures(recording),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(LAYERS),
-            nodes_to_exclude=[
-                node.name
-                for node in exact.graph.node
-                if node.op_type in LAYERS and any(name in node.input[1] for name in EXACT)
-            ],
+            op_types_to_quantize=[*LAYERS, ACTIVATION],
+            nodes_to_exclude=list(_exact_nodes(exact.graph)),
             per_channel=True,
             # x86 processors without VNNI add two products in 16 bits: weights of 7 bits cannot overflow.
             reduce_range=True,
@@ -62,6 +61,16 @@ def export_int8(model: Path, recording: Recording, output: Path) -> None:
             weight_type=QuantType.QInt8,
         )
         _save(onnx.load(path), INT8, model, output)
+
+
+def _exact_nodes(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of the layers that are left as they are, and of their activations."""
+    exact: set[str] = set()
+    for node in graph.node:
+        is_exact_layer = node.op_type in LAYERS and any(name in node.input[1] for name in EXACT)
+        if is_exact_layer or (node.op_type == ACTIVATION and node.input[0] in exact):
+            exact.update(node.output)
+            yield node.name
 
 
 class _Pictures(CalibrationDataReader):
