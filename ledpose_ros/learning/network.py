@@ -155,8 +155,8 @@ class Pyramid(NamedTuple):
 
 def normalise(image: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) RGB -> float (B, 3, H, W) in [-1, 1]."""
-    planes = image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    return planes.mul_(1 / 127.5).sub_(1)
+    planes = image.permute(0, 3, 1, 2).contiguous()
+    return planes.float().mul_(1 / 127.5).sub_(1)
 
 
 def halve(image: Tensor) -> Tensor:
