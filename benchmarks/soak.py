@@ -60,7 +60,7 @@ EVENTS = {
     "change_listeners": 60.0,
     "restart_camera": 100.0,
     "restart_node": 120.0,
-    "set_clock_back": 1000.0,
+    "set_clock_back": 300.0,
 }
 """Method of `World` -> every so many seconds of the camera's time."""
 SAMPLES = 50

@@ -120,6 +120,14 @@ class PeerEstimator:
             raise LedposeError(
                 f"the model {path} cannot be loaded, it is damaged or not ONNX: {error}"
             ) from error
+        self.providers = self._session.get_providers()
+        # onnxruntime goes on without those that do not start, and hardly says so.
+        failed = [provider for provider in providers if provider not in self.providers]
+        if failed:
+            raise LedposeError(
+                f"{', '.join(failed)} cannot be started: mend its libraries or its device, "
+                "or leave it out of the providers"
+            )
         try:
             properties = self._session.get_modelmeta().custom_metadata_map
             self.metadata = ModelMetadata.from_properties(properties)
@@ -220,7 +228,7 @@ def locate(
     uv, distance = project(points, *camera), np.linalg.norm(points, axis=1)
     poses = upright_poses(points, psi, tilt)
     covariances = _covariances(detections, distance, calibration, *camera, tilt)
-    if not (np.isfinite(poses[chosen]).all() and np.isfinite(covariances[chosen]).all()):
+    if not all(np.isfinite(values[chosen]).all() for values in (uv, poses, covariances)):
         raise LedposeError(
             f"with K = {K.tolist()} and D = {D.tolist()} there is no finite pose: calibrate the camera again"
         )

@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 import numpy as np
+import onnxruntime
 import pytest
 from fake_model import CALIBRATION, LED_PROBABILITY, METADATA, write_fake_model
 
@@ -22,6 +23,17 @@ BLACK = np.zeros((360, 640, 3), np.uint8)
 @pytest.fixture(scope="module")
 def estimator(tmp_path_factory) -> PeerEstimator:
     return PeerEstimator(write_fake_model(tmp_path_factory.mktemp("model") / "fake.onnx"))
+
+
+def test_a_provider_that_does_not_start_is_refused(estimator, monkeypatch):
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("it may start here")
+    with pytest.raises(LedposeError, match="onnxruntime lacks CUDAExecutionProvider"):
+        PeerEstimator(estimator.path, providers=providers)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    with pytest.raises(LedposeError, match="CUDAExecutionProvider cannot be started"):
+        PeerEstimator(estimator.path, providers=providers)
 
 
 def test_detections_have_the_documented_shapes(estimator):

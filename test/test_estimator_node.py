@@ -229,6 +229,19 @@ def test_what_needs_tf2_is_explained_without_it(camera, domain, model, tmp_path,
         assert node.is_running
 
 
+def test_peers_stand_on_no_floor_of_unknown_depth(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "peers_on_floor": True}) as node:
+        camera.wait_for_estimator()
+
+        def is_refused() -> bool:
+            camera.publish(message_from_rgb(WHITE, camera.header()))
+            camera.client.spin_for(0.1)
+            return camera.value("refused: camera of no height") != ""
+
+        camera.client.wait_until(is_refused, what=lambda: node.log)
+        assert "peers_on_floor needs the camera's height" in node.log
+
+
 def test_images_are_subscribed_to_while_somebody_listens(domain, model, tmp_path):
     with ros_client(domain) as client, run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
         images = client.node.create_publisher(Image, "image", 10)

@@ -17,6 +17,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.time import Time
@@ -66,6 +67,8 @@ ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
 # Without images or results for so long, the diagnostics say why.
 SILENCE = 2.0
+# So long may TF take to tell where the camera was.
+TF_PATIENCE = Duration(seconds=0.1)
 # What begins the name of a namespace beside the node's own.
 BESIDE = "../"
 # What an image goes through, in the order of the diagnostics.
@@ -233,9 +236,14 @@ class EstimatorNode(LifecycleNode):
     @_transition
     def on_activate(self, _state: LifecycleState) -> None:
         self._images = LatestImage()
-        self._worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
-        self._worker.start()
-        self._meet_demand()
+        worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
+        worker.start()
+        self._worker = worker
+        try:
+            self._meet_demand()
+        except LedposeError:
+            self._stop()
+            raise
 
     @_transition
     def on_deactivate(self, _state: LifecycleState) -> None:
@@ -277,20 +285,23 @@ class EstimatorNode(LifecycleNode):
     def _on_listeners(self) -> None:
         # Later, not here: a subscription should not come or go in the middle of an event.
         if self.executor is not None:
-            self.executor.create_task(self._meet_demand)
+            self.executor.create_task(self._keep_to_demand)
+
+    def _keep_to_demand(self) -> None:
+        try:
+            self._meet_demand()
+        except LedposeError as error:
+            self.problem = str(error)
+            self._refusals.count("no subscription", self.problem)
 
     def _meet_demand(self) -> None:
         """Subscribe to images only while the node is active and somebody listens to its answers."""
         is_demanded = self._worker is not None and self._outputs.are_heard
         if is_demanded and self._image_subscription is None:
             self._image_time = self._answer_time = time.monotonic()
-            try:
-                self._image_subscription = ImageSubscription(
-                    self, self._image_type, "image", self._on_image, self._refusals
-                )
-            except LedposeError as error:
-                self.problem = str(error)
-                self._refusals.count("no subscription", self.problem)
+            self._image_subscription = ImageSubscription(
+                self, self._image_type, "image", self._on_image, self._refusals
+            )
         elif not is_demanded and self._image_subscription is not None:
             self._image_subscription.destroy()
             self._image_subscription = None
@@ -363,7 +374,7 @@ class EstimatorNode(LifecycleNode):
         times = [time.perf_counter()]
         rgb = rgb_from_message(message)
         camera = self._camera_of(rgb)
-        mount = self._mount(header.frame_id)
+        mount = self._mount(header)
         times.append(time.perf_counter())
         detections = self._estimator.detect(rgb)
         times.append(time.perf_counter())
@@ -402,8 +413,8 @@ class EstimatorNode(LifecycleNode):
         if taken_ns == 0:
             raise Refusal("image without stamp", "an image has the stamp 0: the camera driver must set it")
         age, limit = (now_ns - taken_ns) / 1e9, self._settings.max_image_age
-        self._ages.append(age)
         if limit == 0:
+            self._ages.append(age)
             return
         if now_ns == 0:
             raise Refusal("no /clock yet", "images come but simulated time has not begun: publish /clock")
@@ -414,6 +425,7 @@ class EstimatorNode(LifecycleNode):
                 f"an image is {words}, max_image_age is {limit:g} s: "
                 "check the clocks, or use_sim_time if it comes from a simulator or a bag",
             )
+        self._ages.append(age)
 
     def _camera_of(self, rgb: np.ndarray) -> Camera:
         """The camera of an image, from the newest camera_info."""
@@ -435,18 +447,27 @@ class EstimatorNode(LifecycleNode):
             )
         return camera
 
-    def _mount(self, camera_frame: str) -> np.ndarray:
+    def _mount(self, header: Header) -> np.ndarray:
         """Pose (7,) of the optical frame in the own robot's base frame, which is level and on the floor."""
         settings = self._settings
         if not settings.base_frame:
+            if settings.peers_on_floor and settings.camera_position[2] == 0:
+                raise Refusal(
+                    "camera of no height",
+                    "peers_on_floor needs the camera's height: set camera_position or base_frame",
+                )
             tilt = camera_tilt(settings.camera_pitch, settings.camera_roll)
             turn = quaternion_product(quaternion_about(2, settings.camera_yaw), tilt)
             return np.concatenate([settings.camera_position, turn])
         try:
-            found = self._tf.lookup_transform(settings.base_frame, camera_frame, Time()).transform
+            # A camera that moves was elsewhere a moment ago, and where it was may be told a moment late.
+            found = self._tf.lookup_transform(
+                settings.base_frame, header.frame_id, Time.from_msg(header.stamp), TF_PATIENCE
+            ).transform
         except Exception as error:  # tf2 has many, with no common base
             raise Refusal(
-                "no transform", f"TF does not tell where {camera_frame} is in {settings.base_frame}: {error}"
+                "no transform",
+                f"TF does not tell where {header.frame_id} was in {settings.base_frame}: {error}",
             ) from error
         position, turn = found.translation, found.rotation
         return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
@@ -515,7 +536,7 @@ class EstimatorNode(LifecycleNode):
     # --- diagnostics ----------------------------------------------------------------------------------------
 
     def _on_timer(self) -> None:
-        self._meet_demand()  # for distributions of ROS that do not tell when listeners come
+        self._keep_to_demand()  # for distributions of ROS that do not tell when listeners come
         level, summary = self._summary()
         now = time.monotonic()
         rate = (self._received - self._received_before) / (now - self._diagnostics_time)
