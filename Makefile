@@ -10,6 +10,8 @@
 # ROS=jazzy after any of these: on ROS 2 Jazzy in place of Kilted, in a $(VENV) of its own.
 # All of it needs python3 (3.10 or newer) with its venv module, and make; the rest is installed into $(VENV).
 
+# SPDX-License-Identifier: Apache-2.0
+
 ROS ?= kilted
 VENV ?= $(if $(filter kilted,$(ROS)),.venv,.venv-$(ROS))
 PYTHON ?= python3

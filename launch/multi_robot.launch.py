@@ -78,7 +78,12 @@ def names_of(robots: list[str]) -> list[str]:
 
 
 def topics_of(settings: Settings, robot: str, *topics: str) -> dict[str, str]:
-    """Where a robot's topics are."""
+    """Where a robot's topics are; LedposeError for one that all robots would share."""
+    for topic in topics:
+        if settings[topic].startswith("/"):
+            raise LedposeError(
+                f"{topic} is '{settings[topic]}', but each robot has its own: leave the first / away"
+            )
     return {topic: f"/{robot}/{settings[topic]}" for topic in topics}
 
 
@@ -103,11 +108,21 @@ def simulator_of(settings: Settings, robots: list[str]) -> Node:
 def estimator_of(settings: Settings, robot: str, robots: list[str]) -> Node:
     """A robot's estimator, which publishes what it knows of OTHER on identified/OTHER/pose."""
     others = [other for other in robots if other != robot]
-    heard = {f"/{other}/led_states": f"/{other}/{settings['led_states']}" for other in others}
+    heard = {
+        f"/{other}/led_states": topics_of(settings, other, "led_states")["led_states"] for other in others
+    }
+    parameters: dict[str, object] = {
+        "peers": [f"/{other}" for other in others],
+        "peer_frame": f"{robot}/peer",
+    }
+    if settings["simulate"]:
+        from ledpose_ros.simulation import CAMERA_POSITION
+
+        parameters["camera_position"] = list(CAMERA_POSITION)
     return estimator(
         settings,
         topics_of(settings, robot, "image", "camera_info", "odometry") | heard,
-        {"peers": [f"/{other}" for other in others], "peer_frame": f"{robot}/peer"},
+        parameters,
         params_file="estimator_params_file",
         namespace=robot,
     )

@@ -468,6 +468,7 @@ def _change_note(parameter: Parameter) -> str:
 def yaml_text(node_name: str) -> str:
     """The commented YAML parameter file of a node, holding every parameter at its default."""
     lines = [
+        "# SPDX-License-Identifier: Apache-2.0",
         f"# Parameters of the {node_name} node at their defaults.",
         "# Generated: python -m ledpose_ros.parameters --write .",
         f"/**/{node_name}:",

@@ -48,7 +48,7 @@ pytestmark = [
 
 PROGRAMS = ("ledpose", "ros2", "python", "make", "pip", "torchrun", "colcon", "rosdep", "git", "sudo")
 # Beyond this repository: only where they are not run.
-FOREIGN = {"cd", "git", "rosdep", "colcon", "docker", "source", "sudo"}
+FOREIGN = {"cd", "git", "mkdir", "rosdep", "colcon", "docker", "source", "sudo"}
 ROS_TOOLS = {("bag", "record"), ("interface", "show"), ("pkg", "prefix"), ("topic", "hz"), ("topic", "list")}
 
 

@@ -280,6 +280,7 @@ def test_topics_are_those_of_the_node(file: str, launched: Launched):
         ("multi_robot", {"robots": "anna"}, "two or more different ones, but is anna"),
         ("multi_robot", {"robots": "anna,/anna"}, "two or more different ones"),
         ("multi_robot", {"robots": "anna,2 b"}, "'2 b', which is no name"),
+        ("multi_robot", {"image": "/camera/image_raw"}, "each robot has its own: leave the first / away"),
     ],
 )
 def test_unusable_values_are_refused(file: str, given: dict[str, str], words: str, launched: Launched):
@@ -358,10 +359,11 @@ def test_several_robots_record_each_other(launched: Launched):
 
 
 def test_several_robots_are_simulated_by_one_simulator(launched: Launched):
-    simulator = launched("multi_robot", robots="anna,bert", simulate="true", use_sim_time="true")[0]
+    simulator, anna, _ = launched("multi_robot", robots="anna,bert", simulate="true", use_sim_time="true")
     assert simulator.executable == "simulator" and simulator.namespace == "/"
     assert simulator.parameters == {"robots": ["anna", "bert"], "publish_clock": True, "use_sim_time": False}
     assert simulator.topics["/bert/led_states"] == "/bert/led_states"
+    assert anna.parameters["camera_position"] == [0.15, 0.0, 0.13]
 
 
 def test_rviz_hears_the_robots_by_the_names_they_have(launched: Launched):

@@ -33,6 +33,7 @@ from std_srvs.srv import SetBool, Trigger
 from ledpose_ros.led_sources import LedAssembler, read_led_sources
 from ledpose_ros.leds import led_states_from_message, stamp_ns
 from ledpose_ros.nodes.common import message_from_rgb, stamp_from_ns
+from ledpose_ros.nodes.compatibility import IS_HUMBLE
 from ledpose_ros.recording import Recording
 
 MODULE = "ledpose_ros.nodes.led_driver"
@@ -93,6 +94,8 @@ def driver(domain: int, tmp_path: Path, **settings: object):
 
 @pytest.fixture
 def robot(client: Client) -> Robot:
+    if IS_HUMBLE:
+        pytest.skip("Humble's rclpy does not tell when a message was sent")
     return Robot(client)
 
 
