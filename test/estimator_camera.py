@@ -82,6 +82,16 @@ class Camera:
                         return header, answer
         raise AssertionError(f"no answer: {what}")
 
+    def show_until_refused(self, rgb: np.ndarray, reason: str) -> None:
+        """Publish the picture until it is refused for this reason."""
+
+        def is_refused() -> bool:
+            self.publish(message_from_rgb(rgb, self.header()))
+            self.client.spin_for(0.1)
+            return self.value(f"refused: {reason}") != ""
+
+        self.client.wait_until(is_refused, what=lambda: f"refused: {reason} in {self.status()}")
+
     def status(self) -> DiagnosticStatus | None:
         return self.diagnostics[-1].status[0] if self.diagnostics else None
 

@@ -232,13 +232,7 @@ def test_what_needs_tf2_is_explained_without_it(camera, domain, model, tmp_path,
 def test_peers_stand_on_no_floor_of_unknown_depth(camera, domain, model, tmp_path):
     with run_node(MODULE, domain, tmp_path / "log", {"model": model, "peers_on_floor": True}) as node:
         camera.wait_for_estimator()
-
-        def is_refused() -> bool:
-            camera.publish(message_from_rgb(WHITE, camera.header()))
-            camera.client.spin_for(0.1)
-            return camera.value("refused: camera of no height") != ""
-
-        camera.client.wait_until(is_refused, what=lambda: node.log)
+        camera.show_until_refused(WHITE, "camera of no height")
         assert "peers_on_floor needs the camera's height" in node.log
 
 
@@ -281,13 +275,7 @@ def test_rectified_images_have_the_camera_of_the_projection_matrix(camera, domai
         assert (position.x, position.y, position.z) == pytest.approx((0, 0, 4), abs=1e-5)
 
         camera.info.p[3] = -80.0
-
-        def is_refused() -> bool:
-            camera.publish(message_from_rgb(WHITE, camera.header()))
-            camera.client.spin_for(0.1)
-            return camera.value("refused: unusable camera_info") != ""
-
-        camera.client.wait_until(is_refused, what=lambda: node.log)
+        camera.show_until_refused(WHITE, "unusable camera_info")
         assert "second camera of a stereo pair, 0.05 m beside the first" in node.log
 
 
