@@ -239,11 +239,7 @@ class EstimatorNode(LifecycleNode):
         worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
         worker.start()
         self._worker = worker
-        try:
-            self._meet_demand()
-        except LedposeError:
-            self._stop()
-            raise
+        self._meet_demand()
 
     @_transition
     def on_deactivate(self, _state: LifecycleState) -> None:
@@ -285,23 +281,21 @@ class EstimatorNode(LifecycleNode):
     def _on_listeners(self) -> None:
         # Later, not here: a subscription should not come or go in the middle of an event.
         if self.executor is not None:
-            self.executor.create_task(self._keep_to_demand)
-
-    def _keep_to_demand(self) -> None:
-        try:
-            self._meet_demand()
-        except LedposeError as error:
-            self.problem = str(error)
-            self._refusals.count("no subscription", self.problem)
+            self.executor.create_task(self._meet_demand)
 
     def _meet_demand(self) -> None:
         """Subscribe to images only while the node is active and somebody listens to its answers."""
         is_demanded = self._worker is not None and self._outputs.are_heard
         if is_demanded and self._image_subscription is None:
             self._image_time = self._answer_time = time.monotonic()
-            self._image_subscription = ImageSubscription(
-                self, self._image_type, "image", self._on_image, self._refusals
-            )
+            # The node goes on without: listeners come and go, so this cannot be left to its activation.
+            try:
+                self._image_subscription = ImageSubscription(
+                    self, self._image_type, "image", self._on_image, self._refusals
+                )
+            except LedposeError as error:
+                self.problem = str(error)
+                self._refusals.count("no subscription", self.problem)
         elif not is_demanded and self._image_subscription is not None:
             self._image_subscription.destroy()
             self._image_subscription = None
@@ -536,7 +530,7 @@ class EstimatorNode(LifecycleNode):
     # --- diagnostics ----------------------------------------------------------------------------------------
 
     def _on_timer(self) -> None:
-        self._keep_to_demand()  # for distributions of ROS that do not tell when listeners come
+        self._meet_demand()  # for distributions of ROS that do not tell when listeners come
         level, summary = self._summary()
         now = time.monotonic()
         rate = (self._received - self._received_before) / (now - self._diagnostics_time)
