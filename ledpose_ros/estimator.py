@@ -120,9 +120,9 @@ class PeerEstimator:
             raise LedposeError(
                 f"the model {path} cannot be loaded, it is damaged or not ONNX: {error}"
             ) from error
-        self.providers = self._session.get_providers()
+        started = self._session.get_providers()
         # onnxruntime goes on without those that do not start, and hardly says so.
-        failed = [provider for provider in providers if provider not in self.providers]
+        failed = [provider for provider in providers if provider not in started]
         if failed:
             raise LedposeError(
                 f"{', '.join(failed)} cannot be started: mend its libraries or its device, "
