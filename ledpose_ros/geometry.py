@@ -70,13 +70,13 @@ def quaternion_inverse(quaternion: np.ndarray) -> np.ndarray:
 def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
     """Rotation matrices (..., 3, 3) of quaternions (..., 4), which need not be normalised."""
     quaternion = np.asarray(quaternion, dtype=np.float64)
-    x, y, z, w = np.moveaxis(quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
+    x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True)).T
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
         (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
         (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
     )
-    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
+    return np.array(rows).T.swapaxes(-1, -2)
 
 
 def quaternion_from_matrix(matrix: np.ndarray) -> np.ndarray:

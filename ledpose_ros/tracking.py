@@ -7,6 +7,7 @@ Kirubarajan, *Estimation with Applications to Tracking and Navigation*, 2001, ch
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,24 @@ ERROR_CORRELATION_TIME = 0.3
 TIMEOUT = 1.5
 
 
+class Transition(NamedTuple):
+    """What some time does to coordinates and their rates, if accelerations are noise."""
+
+    F: np.ndarray
+    noise: np.ndarray
+
+    def applied(self, state: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """State (coordinates, then their rates) and covariance after that time."""
+        return self.F @ state, self.F @ covariance @ self.F.T + self.noise
+
+
+def transition(coordinates: int, dt: float, density: float) -> Transition:
+    """That of `dt` seconds for so many coordinates, whose accelerations have the spectral density."""
+    rates = np.eye(2 * coordinates, k=coordinates)
+    noise = np.diag(np.repeat([dt**3 / 3, dt], coordinates)) + dt**2 / 2 * (rates + rates.T)
+    return Transition(np.eye(2 * coordinates) + dt * rates, density * noise)
+
+
 class Track:
     """One peer over time: position [m] and yaw [rad] with their rates, in the tracker's level frame."""
 
@@ -56,21 +75,11 @@ class Track:
         self.motion[:3], self.motion_covariance[:3, :3] = position, covariance
         self.turn[0], self.turn_covariance[0, 0] = yaw, yaw_variance
 
-    def predict(self, stamp_ns: int) -> None:
-        """Move on to a later stamp."""
-        dt = (stamp_ns - self.stamp_ns) / 1e9
+    def predict(self, stamp_ns: int, motion: Transition, turn: Transition) -> None:
+        """Move on to a later stamp by the transitions of that time."""
         self.stamp_ns = stamp_ns
-        self.motion, self.motion_covariance = _moved_on(
-            self.motion, self.motion_covariance, dt, ACCELERATION_DENSITY
-        )
-        self.turn, self.turn_covariance = _moved_on(
-            self.turn, self.turn_covariance, dt, ANGULAR_ACCELERATION_DENSITY
-        )
-
-    def gate_distance(self, position: np.ndarray, covariance: np.ndarray) -> float:
-        """Squared Mahalanobis distance of a measured position from the predicted one."""
-        innovation = position - self.position
-        return float(innovation @ np.linalg.solve(self.motion_covariance[:3, :3] + covariance, innovation))
+        self.motion, self.motion_covariance = motion.applied(self.motion, self.motion_covariance)
+        self.turn, self.turn_covariance = turn.applied(self.turn, self.turn_covariance)
 
     def correct(self, position: np.ndarray, covariance: np.ndarray, yaw: float, yaw_variance: float) -> None:
         """Take in a measurement at the stamp of the last prediction."""
@@ -87,17 +96,6 @@ class Track:
             self.turn, self.turn_covariance, innovation, np.array([[variance]])
         )
         self.turn[0] = wrap_angle(self.turn[0])
-
-
-def _moved_on(
-    state: np.ndarray, covariance: np.ndarray, dt: float, density: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """State (coordinates, then their rates) and covariance `dt` seconds later, if accelerations are noise."""
-    size = len(state)
-    rates = np.eye(size, k=size // 2)
-    F = np.eye(size) + dt * rates
-    noise = np.diag(np.repeat([dt**3 / 3, dt], size // 2)) + dt**2 / 2 * (rates + rates.T)
-    return F @ state, F @ covariance @ F.T + density * noise
 
 
 def _kalman_update(
@@ -134,19 +132,23 @@ class PeerTracker:
         self._stamp_ns = stamp_ns
         self.ended_ids = [track.id for track in self._tracks if track.seen_ns < oldest_ns]
         self._tracks = [track for track in self._tracks if track.seen_ns >= oldest_ns]
-        for track in self._tracks:
-            track.predict(stamp_ns)
+        if self._tracks:  # all of them at the stamp of the last picture
+            dt = (stamp_ns - self._tracks[0].stamp_ns) / 1e9
+            motion = transition(3, dt, ACCELERATION_DENSITY)
+            turn = transition(1, dt, ANGULAR_ACCELERATION_DENSITY)
+            for track in self._tracks:
+                track.predict(stamp_ns, motion, turn)
 
-        turn = rotation_matrix(camera[3:])
+        level = rotation_matrix(camera[3:])
         measured = []
         for peer in peers:
             assert peer.pose is not None and peer.covariance is not None
-            forward = turn @ rotation_matrix(peer.pose[3:])[:, 0]
-            rotation = turn @ peer.covariance[3:, 3:] @ turn.T
+            forward = level @ rotation_matrix(peer.pose[3:])[:, 0]
+            rotation = level @ peer.covariance[3:, 3:] @ level.T
             measured.append(
                 (
-                    turn @ peer.pose[:3] + camera[:3],
-                    turn @ peer.covariance[:3, :3] @ turn.T,
+                    level @ peer.pose[:3] + camera[:3],
+                    level @ peer.covariance[:3, :3] @ level.T,
                     math.atan2(forward[1], forward[0]),
                     rotation[2, 2],
                 )
@@ -166,12 +168,14 @@ class PeerTracker:
 
     def _match(self, measured: Sequence[tuple[np.ndarray, np.ndarray, float, float]]) -> dict[int, Track]:
         """Measurement -> track, nearest pairs first."""
-        pairs = sorted(
-            (distance, number, index)
-            for number, (position, covariance, _, _) in enumerate(measured)
-            for index, track in enumerate(self._tracks)
-            if (distance := track.gate_distance(position, covariance)) <= GATE
-        )
+        if not measured or not self._tracks:
+            return {}
+        positions, covariances = (np.array([one[part] for one in measured])[:, None] for part in (0, 1))
+        innovation = positions - np.array([track.position for track in self._tracks])
+        covariance = covariances + np.array([track.motion_covariance[:3, :3] for track in self._tracks])
+        # Squared Mahalanobis distances of the measured positions from the predicted ones.
+        distance = (innovation * np.linalg.solve(covariance, innovation[..., None])[..., 0]).sum(-1)
+        pairs = sorted((distance[pair], *pair) for pair in zip(*np.nonzero(distance <= GATE), strict=True))
         matches: dict[int, Track] = {}
         taken: set[int] = set()
         for _, number, index in pairs:
