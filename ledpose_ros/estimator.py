@@ -227,13 +227,13 @@ def locate(
     points = reference_points(detections.uv, detections.log2_scale, psi, calibration, *camera, width, tilt)
     uv, distance = project(points, *camera), np.linalg.norm(points, axis=1)
     poses = upright_poses(points, psi, tilt)
-    covariances = _covariances(detections, distance, calibration, *camera, tilt)
-    if not all(np.isfinite(values[chosen]).all() for values in (uv, poses, covariances)):
+    spread = covariances(detections, distance, calibration, *camera, tilt)
+    if not all(np.isfinite(values[chosen]).all() for values in (uv, poses, spread)):
         raise LedposeError(
             f"with K = {K.tolist()} and D = {D.tolist()} there is no finite pose: calibrate the camera again"
         )
     return [
-        replace(peer, uv=uv[m], distance=float(distance[m]), pose=poses[m], covariance=covariances[m])
+        replace(peer, uv=uv[m], distance=float(distance[m]), pose=poses[m], covariance=spread[m])
         for m, peer in zip(chosen, peers, strict=True)
     ]
 
@@ -286,14 +286,14 @@ def standard_deviations(detections: Detections, calibration: Calibration) -> np.
     return np.asarray(scaled)
 
 
-def _covariances(
+def covariances(
     detections: Detections,
     distance: np.ndarray,
     calibration: Calibration,
     K: np.ndarray,
     D: np.ndarray,
     distortion_model: str,
-    tilt: np.ndarray,
+    tilt: np.ndarray = LEVEL_CAMERA,
 ) -> np.ndarray:
     """Covariances (M, 6, 6) in the optical frame, in the order of geometry_msgs: x y z, rotation about x y z.
 
@@ -318,7 +318,7 @@ def _covariances(
     rotation[:, 0, 0] = rotation[:, 1, 1] = UNKNOWN_ANGLE_VARIANCE
     rotation[:, 2, 2] = deviations[:, 3] ** 2
 
-    covariances = np.zeros((len(uv), 6, 6))
-    covariances[:, :3, :3] = columns @ columns.transpose(0, 2, 1)
-    covariances[:, 3:, 3:] = optical_from_level @ rotation @ optical_from_level.T
-    return covariances
+    result = np.zeros((len(uv), 6, 6))
+    result[:, :3, :3] = columns @ columns.transpose(0, 2, 1)
+    result[:, 3:, 3:] = optical_from_level @ rotation @ optical_from_level.T
+    return result

@@ -14,7 +14,13 @@ from tqdm import tqdm
 
 from ledpose_ros import metrics
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.estimator import Detections, PeerEstimator, reference_points, standard_deviations
+from ledpose_ros.estimator import (
+    Detections,
+    PeerEstimator,
+    covariances,
+    reference_points,
+    standard_deviations,
+)
 from ledpose_ros.geometry import project, relative_bearing
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import Calibration
@@ -36,6 +42,7 @@ class Predictions:
     led_probability: Array  # (N, K); of the truth: the states
     confidence: Array  # (N,) 0..1; of the truth: 1
     deviation: Array | None = None  # (N, 4) stated deviation of u, v [px], log2 distance, psi; if stated
+    covariance: Array | None = None  # (N, 3, 3) of the position, as published; if stated
 
     def of(self, rows: NDArray[np.bool_]) -> Predictions:
         """Those of the chosen rows, bool (N,)."""
@@ -102,15 +109,21 @@ def best_peers(
         np.asarray(column, float) for column in zip(*best, strict=True)
     )
     psi = np.arctan2(bearing[:, 1], bearing[:, 0])
-    position = np.full((len(index), 3), np.nan)
-    deviation = None
+    position, distance = np.full((len(index), 3), np.nan), np.full(len(index), np.nan)
+    deviation = covariance = None
     if calibration is not None:
         camera = info.K, info.D, info.distortion_model
         position = reference_points(uv, log2_scale, psi, calibration, *camera, info.width)
+        distance = np.linalg.norm(position, axis=1)
         uv = project(position, *camera)
         deviation = np.array([standard_deviations(one, calibration)[0] for one in seen])
-    distance = np.linalg.norm(position, axis=1)
-    return Predictions(index, uv, psi, distance, position, led_probability, confidence, deviation)
+        covariance = np.array(
+            [
+                covariances(one, np.full(len(one.uv), of_best), calibration, *camera)[0, :3, :3]
+                for one, of_best in zip(seen, distance, strict=True)
+            ]
+        )
+    return Predictions(index, uv, psi, distance, position, led_probability, confidence, deviation, covariance)
 
 
 def mean_predictor(true: Predictions) -> Predictions:

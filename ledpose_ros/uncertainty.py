@@ -16,6 +16,8 @@ from ledpose_ros.recording import Recording
 COMPONENTS = ("u", "v", "distance", "bearing")
 INTERVALS = {68: 1.0, 95: 1.96}
 """Percentage of a normal distribution -> half width of the interval that holds it, in deviations."""
+ELLIPSOIDS = {68: 1.87, 95: 2.80}
+"""The same in three dimensions: the Mahalanobis distance within which that percentage lies."""
 MIN_PICTURES = 100
 """Pictures from which on quantiles say something of other pictures."""
 
@@ -29,10 +31,21 @@ def standardised_errors(said: Predictions, true: Predictions) -> NDArray[np.floa
     return np.asarray(errors / said.deviation)
 
 
-def coverage(standardised: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
-    """Share (4,) [%] of the errors within the interval that should hold 68 % and 95 % of them."""
+def position_distances(said: Predictions, true: Predictions) -> NDArray[np.float64]:
+    """Mahalanobis distances (N,) of the true positions, by the stated covariances."""
+    assert said.covariance is not None, "a calibrated model states them"
+    errors = (true.position - said.position)[:, :, None]
+    return np.asarray(np.sqrt((errors * np.linalg.solve(said.covariance, errors)).sum((1, 2))))
+
+
+def coverage(said: Predictions, true: Predictions) -> dict[int, NDArray[np.float64]]:
+    """Share (5,) [%] of the errors of COMPONENTS within the interval, and of positions within the ellipsoid,
+    that should hold 68 % and 95 % of them.
+    """
+    errors, distances = np.abs(standardised_errors(said, true)), position_distances(said, true)
     return {
-        percentage: 100 * (np.abs(standardised) <= width).mean(0) for percentage, width in INTERVALS.items()
+        percentage: 100 * np.append((errors <= width).mean(0), (distances <= ELLIPSOIDS[percentage]).mean())
+        for percentage, width in INTERVALS.items()
     }
 
 

@@ -12,11 +12,11 @@ from test_evaluation import FOCAL, HEIGHT, WIDTH, K, write_recording
 from ledpose_ros.cli import main
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
-from ledpose_ros.evaluation import predict, truth
+from ledpose_ros.evaluation import Predictions, predict, truth
 from ledpose_ros.geometry import compose_poses
 from ledpose_ros.model_metadata import Calibration, shipped_model
 from ledpose_ros.recording import Recording
-from ledpose_ros.uncertainty import coverage, deviation_scale, standardised_errors
+from ledpose_ros.uncertainty import ELLIPSOIDS, coverage, deviation_scale, standardised_errors
 
 pytestmark = pytest.mark.extra("train")
 
@@ -42,26 +42,26 @@ def model(tmp_path):
     )
 
 
-def standardised(model, path) -> np.ndarray:
+def said_and_true(model, path) -> tuple[Predictions, Predictions]:
     with Recording(path) as recording:
         true = truth(recording)
-        return standardised_errors(predict(PeerEstimator(model), recording, true.index), true)
+        return predict(PeerEstimator(model), recording, true.index), true
 
 
 def test_truth_makes_intervals_hold_what_they_should(model, truths, capsys):
     # The fake model's own word: 4 and 3 px, 0.1 octaves, and the angle of a resultant length of 0.9.
     said = (4.0, 3.0, 0.1, math.sqrt(-2 * math.log(0.9)))
-    before = standardised(model, truths)
-    assert before.std(0) == pytest.approx(np.array(ERRORS) / said, rel=0.2)
-    assert (coverage(before)[95][[0, 2]] < 80).all()
+    before = said_and_true(model, truths)
+    assert standardised_errors(*before).std(0) == pytest.approx(np.array(ERRORS) / said, rel=0.2)
+    assert (coverage(*before)[95][[0, 2, 4]] < 80).all()
 
     assert main(["calibrate", str(model), "--truth", str(truths)]) == 0
     assert "times: u " in capsys.readouterr().out
     scale = PeerEstimator(model).metadata.calibration.deviation_scale
     assert scale == pytest.approx(np.array(ERRORS) / said, rel=0.2)
-    after = coverage(standardised(model, truths))
-    assert after[68] == pytest.approx(np.full(4, 68), abs=5)
-    assert after[95] == pytest.approx(np.full(4, 95), abs=3)
+    after = coverage(*said_and_true(model, truths))
+    assert after[68] == pytest.approx(np.full(5, 68), abs=5)
+    assert after[95] == pytest.approx(np.full(5, 95), abs=3)
 
     # Once more changes nothing: the factors are those of the network's own word.
     assert main(["calibrate", str(model), "--truth", str(truths)]) == 0
@@ -88,7 +88,9 @@ def test_factors_survive_a_new_calibration(model, truths, tmp_path):
 def test_normal_errors_need_no_factors():
     drawn = np.random.default_rng(1).normal(size=(20000, 4))
     assert deviation_scale(drawn) == pytest.approx(np.ones(4), abs=0.02)
-    assert coverage(drawn)[68] == pytest.approx(np.full(4, 68.3), abs=1)
+    for percentage, share in {68: 68.3, 95: 95.0}.items():
+        inside = np.linalg.norm(drawn[:, :3], axis=1) <= ELLIPSOIDS[percentage]
+        assert 100 * inside.mean() == pytest.approx(share, abs=1)
     assert deviation_scale(3 * drawn) == pytest.approx(np.full(4, 3), abs=0.06)
 
 
@@ -120,6 +122,6 @@ def test_the_shipped_models_uncertainties_hold_on_the_benchmark(tmp_path):
         said = predict(PeerEstimator(shipped_model()), recording, true.index)
     published = said.confidence >= MIN_CONFIDENCE
     assert published.sum() > 200
-    found = coverage(standardised_errors(said.of(published), true.of(published)))
+    found = coverage(said.of(published), true.of(published))
     for percentage, (low, high) in ALLOWED_COVERAGE.items():
         assert ((low <= found[percentage]) & (found[percentage] <= high)).all(), (percentage, found)
