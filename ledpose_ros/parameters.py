@@ -289,9 +289,9 @@ ESTIMATOR: tuple[Parameter, ...] = (
     LED_GUARD,
     LED_MAX_AGE,
     Parameter(
-        "debug_image_rate",
-        5.0,
-        "Most debug images a second, drawn only while somebody subscribes [Hz].",
+        "drawing_rate",
+        10.0,
+        "Most markers and debug images a second, drawn only while somebody subscribes [Hz].",
         minimum=0.1,
         maximum=100.0,
         read_only=False,

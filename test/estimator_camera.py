@@ -82,13 +82,13 @@ class Camera:
                         return header, answer
         raise AssertionError(f"no answer: {what}")
 
-    def show_until_refused(self, rgb: np.ndarray, reason: str) -> None:
-        """Publish the picture until it is refused for this reason."""
+    def show_until_refused(self, rgb: np.ndarray, reason: str, known: int = 0) -> None:
+        """Publish the picture until it is refused for this reason, more often than the `known` times."""
 
         def is_refused() -> bool:
             self.publish(message_from_rgb(rgb, self.header()))
             self.client.spin_for(0.1)
-            return self.value(f"refused: {reason}") != ""
+            return int(self.value(f"refused: {reason}") or 0) > known
 
         self.client.wait_until(is_refused, what=lambda: f"refused: {reason} in {self.status()}")
 

@@ -18,25 +18,30 @@ import pytest
 pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from estimator_camera import BLACK, HEIGHT, MODULE, WHITE, WIDTH, Camera
+from estimator_camera import BLACK, FRAME, HEIGHT, MODULE, WHITE, WIDTH, Camera
 from fake_model import LED_PROBABILITY, METADATA, write_fake_model
-from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped, TransformStamped
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import Client, ros_client, run_node
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker
 
+from ledpose_ros.geometry import camera_tilt
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import stamp_ns
 from ledpose_ros.nodes.common import message_from_rgb
+
+FAKE_TF2 = Path(__file__).parent / "fake_tf2"
+LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def test_white_picture_gives_a_pose_and_black_one_an_empty_array(camera, domain, model, tmp_path):
-    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "drawing_rate": 100.0}) as node:
         camera.wait_for_estimator()
 
         header, pose = camera.show_until(WHITE, camera.pose, node.log)
@@ -175,7 +180,7 @@ def test_uncalibrated_model_says_which_leds_are_on_but_no_position(camera, domai
 
 
 def test_debug_image_is_the_picture_with_drawing_on_it(camera, domain, model, tmp_path):
-    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "debug_image_rate": 100.0}) as node:
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "drawing_rate": 100.0}) as node:
         camera.wait_for_estimator()
         debug = camera.client.collect(Image, "debug_image")
         header, image = camera.show_until(WHITE, debug, node.log)
@@ -184,15 +189,17 @@ def test_debug_image_is_the_picture_with_drawing_on_it(camera, domain, model, tm
         assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 10
 
 
-def test_debug_images_come_at_most_as_often_as_told(camera, domain, model, tmp_path):
-    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "debug_image_rate": 0.1}) as node:
+def test_drawings_come_at_most_as_often_as_told(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "drawing_rate": 0.1}) as node:
         camera.wait_for_estimator()
         debug = camera.client.collect(Image, "debug_image")
         began = time.monotonic()
         camera.show_until(WHITE, debug, node.log)
         for _ in range(3):
             camera.show_until(WHITE, camera.pose, node.log)
-        assert len(debug) <= 1 + (time.monotonic() - began) / 10
+        most = 1 + (time.monotonic() - began) / 10
+        assert len(debug) <= most
+        assert len(camera.markers) <= most
 
 
 def test_missing_model_leaves_the_node_waiting(camera, domain, tmp_path):
@@ -227,6 +234,70 @@ def test_what_needs_tf2_is_explained_without_it(camera, domain, model, tmp_path,
     with run_node(MODULE, domain, tmp_path / "log", {"model": model} | parameter) as node:
         camera.wait_for_summary(f"{next(iter(parameter))} needs")
         assert node.is_running
+
+
+def test_tf_tells_the_tilt_of_the_camera_and_the_frames_of_peers(
+    camera, domain, model, tmp_path, monkeypatch
+):
+    """As camera_pitch and camera_position do in test_floor_and_heights; nothing old after a clock jump."""
+    monkeypatch.setenv("PYTHONPATH", str(FAKE_TF2))
+    parameters = {
+        "model": model,
+        "base_frame": "base_footprint",
+        "peers_on_floor": True,
+        "publish_tf": True,
+        "use_sim_time": True,
+        "max_image_age": 1000.0,
+    }
+    with run_node(MODULE, domain, tmp_path / "log", parameters) as node:
+        client = camera.client
+        clock = client.node.create_publisher(ClockMessage, "/clock", 1)
+        known = client.node.create_publisher(TransformStamped, "known_transforms", LATCHED)
+        said = client.collect(TransformStamped, "transforms", LATCHED)
+        camera.wait_for_estimator()
+        tell_time = client.node.create_timer(0.05, lambda: clock.publish(ClockMessage(clock=now.stamp)))
+        now = camera.header()
+        camera.show_until_refused(WHITE, "no transform")
+        assert f"TF does not tell where {FRAME} was in base_footprint" in node.log
+
+        def tell_mount(pitch: float) -> None:
+            mount = TransformStamped(header=Header(frame_id="base_footprint"), child_frame_id=FRAME)
+            mount.transform.translation.z = 0.95
+            turn = mount.transform.rotation
+            turn.x, turn.y, turn.z, turn.w = camera_tilt(pitch, 0.0)
+            known.publish(mount)
+
+        tell_mount(math.radians(30))
+        header, pose = camera.show_until(WHITE, camera.pose, node.log)
+        position = pose.pose.pose.position
+        assert position.z == pytest.approx(1.9, abs=0.03)
+        client.wait_until(lambda: any(each.header == header for each in said), what="the peer's transform")
+        transform = next(each for each in said if each.header == header)
+        assert transform.child_frame_id == "peer_0"
+        translation = transform.transform.translation
+        assert (translation.x, translation.y, translation.z) == (position.x, position.y, position.z)
+        assert transform.transform.rotation == pose.pose.pose.orientation
+
+        refused = int(camera.value("refused: no transform"))
+        now.stamp.sec -= 100
+        client.spin_for(0.5)
+        camera.show_until_refused(WHITE, "no transform", refused)
+        client.node.destroy_timer(tell_time)
+        assert node.end(signal.SIGTERM)[0] == 0
+
+
+def test_confidences_bear_the_names_and_the_order_of_the_peers(camera, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "min_confidence": 0.1}) as node:
+        confidences = camera.client.collect(JointState, "peer_confidences")
+        camera.wait_for_estimator()
+        header, poses = camera.show_until(WHITE, camera.poses, node.log)
+        camera.client.wait_until(lambda: confidences and confidences[-1].header == header, what="confidences")
+        assert len(poses.poses) == 2
+        assert list(confidences[-1].name) == ["peer_0", "peer_1"]
+        assert list(confidences[-1].position) == pytest.approx([1.0, 0.2])
+        header, _ = camera.show_until(BLACK, camera.poses, node.log)
+        camera.client.wait_until(lambda: confidences[-1].header == header, what="confidences")
+        assert list(confidences[-1].name) == ["peer_1"]
 
 
 def test_peers_stand_on_no_floor_of_unknown_depth(camera, domain, model, tmp_path):

@@ -65,33 +65,13 @@ def test_images_leds_and_truth_belong_together(tmp_path: Path):
     assert stamp_ns(clock[-1].clock) > stamp_ns(clock[0].clock)
 
 
-# What a ROS distribution's tf2_ros does, but on a topic of which this test has the messages.
-TF2_ROS = """
-from geometry_msgs.msg import TransformStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile
-
-QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-class TransformBroadcaster:
-    topic = "transforms"
-
-    def __init__(self, node):
-        self._publisher = node.create_publisher(TransformStamped, self.topic, QOS)
-
-    def sendTransform(self, transforms):
-        for transform in transforms if isinstance(transforms, list) else [transforms]:
-            self._publisher.publish(transform)
-
-class StaticTransformBroadcaster(TransformBroadcaster):
-    topic = "static_transforms"
-"""
+FAKE_TF2 = Path(__file__).parent / "fake_tf2"
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def test_what_is_published_of_a_team_is_true_of_its_pictures(tmp_path: Path, monkeypatch):
     """Of each picture, under each robot's name, what the simulation of the same seed says."""
-    (tmp_path / "tf2_ros.py").write_text(TF2_ROS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(FAKE_TF2))
     simulation = TeamSimulation(seed=5005, robots=2, rate=5.0, **SIZE)
     expected = [simulation.step() for _ in range(40)]
     simulation.close()

@@ -221,7 +221,7 @@ def estimate(output: Path, model: Path, seconds: float, seed: int) -> Heard:
     def on_leds(message: JointState) -> None:
         heard.leds.add(stamp_ns(message.header.stamp), np.array(message.position))
 
-    estimator = {"model": model, "debug_image_rate": DEBUG_PICTURES / seconds}
+    estimator = {"model": model, "drawing_rate": DEBUG_PICTURES / seconds}
     with (
         running_nodes(output / "logs", simulator=simulator(seed), estimator=estimator) as processes,
         Listener() as listener,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -189,7 +189,7 @@ class EstimatorNode(LifecycleNode):
         self._why_not = ""
         self._ages: deque[float] = deque(maxlen=300)
         self._durations = {stage: deque[float](maxlen=300) for stage in STAGES}
-        self._debug_time = 0.0
+        self._drawn_time = 0.0
 
         self._outputs = PeerOutputs(self, settings, self._peer_names, self._on_listeners, self._refusals)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
@@ -224,8 +224,13 @@ class EstimatorNode(LifecycleNode):
             self._outputs.tf_broadcaster = _tf2("publish_tf", "false").TransformBroadcaster(self)
         if settings.base_frame and self._tf is None:
             tf2_ros = _tf2("base_frame", "an empty string")
+            # Without the node, whose simulated time may stand still: waiting for a transform must end.
             self._tf = tf2_ros.Buffer()
             self._tf.listener = tf2_ros.TransformListener(self._tf, self)
+            back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-CLOCK_JUMP_NS))
+            self._tf.on_jump = self.get_clock().create_jump_callback(
+                back, post_callback=lambda _: self._tf.clear()
+            )
         self._estimator = estimator
         calibration = self._estimator.metadata.calibration
         self.get_logger().info(
@@ -382,13 +387,15 @@ class EstimatorNode(LifecycleNode):
             peers = [stand_on_floor(peer, mount, settings.peer_height) for peer in peers]
         times.append(time.perf_counter())
         self._outputs.say_leds(header, metadata.led_names, peers)
+        draws = time.monotonic() - self._drawn_time >= 1 / settings.drawing_rate
         if metadata.calibration is not None:
-            self._publish_poses(header, peers, mount)
+            self._publish_poses(header, peers, mount, draws)
             times.append(time.perf_counter())
         # After the poses, which need not wait for drawing.
-        self._publish_debug_image(
-            header, rgb, detections, peers, camera, note=f"{1000 * (times[2] - times[1]):.0f} ms"
-        )
+        if draws:
+            self._drawn_time = time.monotonic()
+            note = f"{1000 * (times[2] - times[1]):.0f} ms"
+            self._publish_debug_image(header, rgb, detections, peers, camera, note)
         if metadata.calibration is None:
             raise Refusal(
                 "model not calibrated",
@@ -466,15 +473,18 @@ class EstimatorNode(LifecycleNode):
         position, turn = found.translation, found.rotation
         return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])
 
-    def _publish_poses(self, header: Header, peers: list[PeerEstimate], mount: np.ndarray) -> None:
+    def _publish_poses(
+        self, header: Header, peers: list[PeerEstimate], mount: np.ndarray, draws: bool
+    ) -> None:
         assert self._estimator is not None
         bases = [at_base(peer, mount, self._settings.peer_height) for peer in peers]
         camera = self._camera_pose(stamp_ns(header.stamp), mount)
         tracks = self._tracker.update(stamp_ns(header.stamp), bases, camera)
         self._outputs.say_poses(header, bases, tracks, camera)
         names = self._identify(header, bases, tracks) if self._peer_names else [""] * len(peers)
-        directions = self._estimator.metadata.led_directions
-        self._outputs.say_markers(header, peers, tracks, names, directions)
+        if draws:
+            directions = self._estimator.metadata.led_directions
+            self._outputs.say_markers(header, peers, tracks, names, directions)
 
     def _camera_pose(self, image_stamp_ns: int, mount: np.ndarray) -> np.ndarray:
         """Pose (7,) of the optical frame for the tracker: among standing things if odometry tells it."""
@@ -517,12 +527,9 @@ class EstimatorNode(LifecycleNode):
         camera: Camera,
         note: str,
     ) -> None:
-        now = time.monotonic()
-        is_due = now - self._debug_time >= 1 / self._settings.debug_image_rate
-        if not is_due or self._outputs.debug_image.get_subscription_count() == 0:
+        if self._outputs.debug_image.get_subscription_count() == 0:
             return
         assert self._estimator is not None
-        self._debug_time = now
         directions, size = self._estimator.metadata.led_directions, self._settings.peer_size
         drawn = draw_estimates(rgb, detections, peers, directions, camera, size, note)
         self._outputs.debug_image.publish(message_from_rgb(drawn, header))

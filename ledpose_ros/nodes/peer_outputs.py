@@ -58,6 +58,7 @@ class PeerOutputs:
 
         self._pose = publisher(PoseWithCovarianceStamped, "peer_pose")
         self._poses = publisher(PoseArray, "peer_poses")
+        self._confidences = publisher(JointState, "peer_confidences")
         self._leds = publisher(JointState, "peer_led_states")
         self._markers = publisher(MarkerArray, "markers")
         self._filtered = publisher(PoseWithCovarianceStamped, "~/filtered_pose")
@@ -97,9 +98,13 @@ class PeerOutputs:
         """Poses of all peers by falling confidence; `camera` (7,) is the tracker's view of the camera."""
         poses = [pose_message(peer.pose) for peer in peers if peer.pose is not None]
         self._poses.publish(PoseArray(header=header, poses=poses))
-        for pose, track in zip(poses, tracks, strict=True):
-            if self.tf_broadcaster is not None:
-                self._say_transform(header, f"{self._settings.peer_frame}_{track.id}", pose)
+        frames = [self._frame(track) for track in tracks]
+        if self.tf_broadcaster is not None:
+            for pose, frame in zip(poses, frames, strict=True):
+                self._say_transform(header, frame, pose)
+        if _is_heard(self._confidences):
+            confidences = [peer.confidence for peer in peers]
+            self._confidences.publish(JointState(header=header, name=frames, position=confidences))
         if poses and _is_heard(self._pose):
             self._pose.publish(_with_covariance(header, peers[0].pose, peers[0].covariance))
         if poses and _is_heard(self._filtered):
@@ -111,12 +116,15 @@ class PeerOutputs:
         """Who each peer is, posterior (T, P + 1), and the poses of those of whom that is sure."""
         message = JointState(header=header, position=posterior.ravel().tolist())
         for track in tracks:
-            peer_frame = f"{self._settings.peer_frame}_{track.id}"
-            message.name += [f"{peer_frame}/{name}" for name in (*self._names, "stranger")]
+            message.name += [f"{self._frame(track)}/{name}" for name in (*self._names, "stranger")]
         self._identities.publish(message)
         for peer, name in zip(peers, self.names_of(posterior), strict=True):
             if name:
                 self._named[name].publish(_with_covariance(header, peer.pose, peer.covariance))
+
+    def _frame(self, track: Track) -> str:
+        """What a peer is called: its frame in TF."""
+        return f"{self._settings.peer_frame}_{track.id}"
 
     def names_of(self, posterior: np.ndarray) -> list[str]:
         """The name of each peer, empty for those whose name is not sure."""
