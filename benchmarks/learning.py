@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much is learned in how much time: our preset against the paper's plain loss.
 
-Both train on the same recordings for the same time, measuring not counted; so does ours without one of its
-parts, if asked for, or for the same steps, on a machine that has other things to do. The plain loss trains
-the coarse network alone, as in the paper, and is decoded as there: means under its attention. Size tells
-distance but for a constant, so all get the one that fits the pictures they are measured on best.
+Both train on the same recordings for the same time, measuring not counted. So does ours without one of its
+parts, if asked for; on a machine that has other things to do rather for the same steps, and from a checkpoint
+of ours on, if that part comes late. The plain loss trains the coarse network alone, as in the paper, and is
+decoded as there: means under its attention. Size tells distance but for a constant, so all get the one that
+fits the pictures they are measured on best.
 """
 
 import argparse
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -33,7 +35,7 @@ from ledpose_ros.geometry import distance_from_scale, pixel_rays
 from ledpose_ros.learning import objective, trainer, windows
 from ledpose_ros.learning.dataset import TrainingSet, load_recordings
 from ledpose_ros.learning.network import WINDOW_CELLS, PeerNetwork, image_pyramid
-from ledpose_ros.learning.trainer import PRESETS, Phase, Preset, Trainer
+from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, Phase, Preset, Trainer
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import Calibration
 from ledpose_ros.recording import Recording
@@ -139,10 +141,11 @@ def learn(
     scored: Callable[..., Metrics],
     keep: Path | None = None,
     steps: int | None = None,
+    begun: Path | None = None,
 ) -> list[tuple[float, Metrics]]:
     """Minutes of training, and the row of the averaged network then; `keep` is for the checkpoint.
 
-    It ends after `minutes` or, if given, `steps`.
+    It goes on from the checkpoint `begun`, if given, and ends after `minutes` or, if given, `steps`.
     """
     preset, answer, changes = METHODS[method]
     rows: list[tuple[float, Metrics]] = []
@@ -152,9 +155,12 @@ def learn(
         directory = keep or Path(folder)
         directory.mkdir(parents=True, exist_ok=True)
         training = Trainer(data, directory, preset(minutes), seed=seed)
+        if begun is not None:
+            shutil.copy(begun, directory / CHECKPOINT_NAME)
+            training.resume()
         training.network.train()
         spent = 0.0
-        last_step = min(steps or training.preset.steps, training.preset.steps)
+        last_step = min(training.step + (steps or training.preset.steps), training.preset.steps)
         while training.step < last_step and (steps or spent < minutes):
             start = time.perf_counter()
             training.train_step()
@@ -202,6 +208,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, default=60, metavar="M", help="of training each (60)")
     parser.add_argument("--steps", type=int, metavar="N", help="of training each, whatever time they take")
+    parser.add_argument(
+        "--from",
+        dest="begun",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="of `ledpose train` with the same recordings, --level and --seed, from which all go on",
+    )
     parser.add_argument(
         "--every", type=float, default=5, metavar="M", help="minutes between measurements (5)"
     )
@@ -279,6 +292,7 @@ def measured(args: argparse.Namespace) -> dict[str, list[tuple[float, Metrics]]]
                 scored,
                 args.keep and args.keep / method,
                 args.steps,
+                args.begun,
             )
             for method in args.method or (OURS, PLAIN)
         }

@@ -3,6 +3,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,6 +272,19 @@ def test_learning_is_measured_at_intervals_and_at_the_end(tmp_path, method, caps
     assert 0.0005 <= rows[0][0] <= rows[-1][0]
     learning.draw({method: rows}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 0
+
+
+def test_methods_go_on_from_a_checkpoint(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", count=4)
+    data = loading.load_recordings([tmp_path / "toy.h5"])
+
+    def train(method: str, steps: int, begun: Path | None = None) -> Path:
+        learning.learn(data, method, 1.0, 1.0, 0, lambda *_: GOOD, tmp_path / method, steps, begun)
+        return tmp_path / method / "checkpoint.pt"
+
+    begun = train(learning.OURS, steps=2)
+    assert load_checkpoint(begun)["step"] == 2
+    assert load_checkpoint(train("ours without pairs", steps=3, begun=begun))["step"] == 5
 
 
 def test_figures_of_earlier_runs_are_shown_together(tmp_path, capsys):
