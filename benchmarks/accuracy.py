@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.adaptation import KnownDistance, adapt_and_score, split
 from benchmarks.bias import bias_tables, distance_bias, plot_bias, position_bias
-from benchmarks.command import benchmark_parser, run_command
+from benchmarks.command import benchmark_parser, run_command, verdict
 from benchmarks.degradations import DEGRADATIONS
 from benchmarks.recordings import (
     ABSENT,
@@ -271,7 +271,7 @@ def leds_section(results: Mapping[str, Mapping[str, Any]]) -> str:
             "",
             "Errors as multiples of those with random states:",
             text_table(ERRORS, {name: list(row.values()) for name, row in ratios.items()}),
-            f"Largest: {worst:.3g}, allowed {ALLOWED_RATIO}: {_verdict(worst <= ALLOWED_RATIO)}.",
+            f"Largest: {worst:.3g}, allowed {ALLOWED_RATIO}: {verdict(worst <= ALLOWED_RATIO)}.",
         ]
     )
 
@@ -292,7 +292,7 @@ def shares_section(results: Mapping[str, Mapping[str, Any]]) -> str:
             text_table(
                 ["presence [%]", "recall [%]", "precision [%]"], {**rows, "required, at least": limits}
             ),
-            f"All of it: {_verdict(all(passed))}.",
+            f"All of it: {verdict(all(passed))}.",
         ]
     )
 
@@ -325,7 +325,7 @@ def coverage_section(coverages: Mapping[str, Mapping[int, NDArray[np.float64]]])
             "== Uncertainty: share of errors within the stated interval or, of positions, ellipsoid [%], "
             f"confidence from {MIN_CONFIDENCE}",
             text_table([*COMPONENTS, "position"], rows),
-            f"Allowed {allowed}: {_verdict(passed)}.",
+            f"Allowed {allowed}: {verdict(passed)}.",
         ]
     )
 
@@ -336,10 +336,6 @@ def adaptation_section(rows: Mapping[str, Metrics], mean: Metrics) -> str:
         TITLES, {**{name: row_of(row) for name, row in rows.items()}, "mean predictor": row_of(mean)}
     )
     return f"== Another robot: scored on the second half, adapted to the first by LED states alone\n{table}"
-
-
-def _verdict(is_met: bool) -> str:
-    return "met" if is_met else "missed"
 
 
 def as_json(value: Any) -> Any:

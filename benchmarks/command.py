@@ -35,6 +35,10 @@ def two_cores() -> tuple[int, int]:
     return cores[0], cores[-1]
 
 
+def verdict(is_met: bool) -> str:
+    return "met" if is_met else "missed"
+
+
 def run_command(run: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Run a benchmark with the process's arguments; its exit status, as of `ledpose`."""
     try:

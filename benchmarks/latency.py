@@ -27,7 +27,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from benchmarks.command import benchmark_parser, run_command, two_cores
+from benchmarks.command import benchmark_parser, run_command, two_cores, verdict
 from benchmarks.recordings import some_pictures
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
@@ -41,6 +41,7 @@ from ledpose_ros.nodes.estimator import STAGES
 SIZES = ((320, 180), (640, 360), (1280, 720))
 MAIN_SIZE = (640, 360)
 RATE = 30.0
+PYTORCH = "PyTorch, shipped float32"
 AT_RATE = f"bare session at {RATE:g} Hz"
 ALLOWED_INFERENCE = 12.0  # [ms]
 ALLOWED_LOAD = 45.0  # [% of a core]
@@ -186,7 +187,7 @@ def network_costs(model: Path, pictures: Sequence[np.ndarray], repeat: int) -> d
     return {
         "bare session": median_ms(bare.run, pictures, repeat),
         AT_RATE: median_ms(bare.run, pictures, repeat, RATE),
-        "PyTorch": median_ms(eager, pictures, max(10, repeat // 4)),
+        PYTORCH: median_ms(eager, pictures, max(10, repeat // 4)),
         "predecessor's size": median_ms(
             lambda image: predecessor.run(None, {"image": image}), floats, max(10, repeat // 4)
         ),
@@ -269,7 +270,7 @@ def run(args: argparse.Namespace) -> None:
         name: {
             "node / bare session": work[name] / networks[name]["bare session"],
             f"node / {AT_RATE}": work[name] / networks[name][AT_RATE],
-            "bare session / PyTorch": networks[name]["bare session"] / networks[name]["PyTorch"],
+            f"bare session / {PYTORCH}": networks[name]["bare session"] / networks[name][PYTORCH],
             "bare session / predecessor's size": networks[name]["bare session"]
             / networks[name]["predecessor's size"],
         }
@@ -278,10 +279,13 @@ def run(args: argparse.Namespace) -> None:
     print()
     print(table(ratios))
     main = "{}x{}".format(*MAIN_SIZE)
+    inference, load = nodes[main]["inference"], nodes[main]["CPU [%]"]
+    ratio = ratios[main][f"node / {AT_RATE}"]
     print(
-        f"At {main}: inference {networks[main]['bare session']:.1f} ms, allowed {ALLOWED_INFERENCE:g}; "
-        f"{nodes[main]['CPU [%]']:.0f} % of a core at {RATE:g} Hz, allowed {ALLOWED_LOAD:g}; "
-        f"node / {AT_RATE} {ratios[main][f'node / {AT_RATE}']:.2f}, aim {AIMED_RATIO:g}."
+        f"At {main}: inference in the node {inference:.1f} ms, "
+        f"allowed {ALLOWED_INFERENCE:g}: {verdict(inference <= ALLOWED_INFERENCE)}; "
+        f"{load:.0f} % of a core at {RATE:g} Hz, allowed {ALLOWED_LOAD:g}: {verdict(load <= ALLOWED_LOAD)}; "
+        f"node / {AT_RATE} {ratio:.2f}, aim {AIMED_RATIO:g}: {verdict(ratio <= AIMED_RATIO)}."
     )
     if args.json:
         args.json.write_text(json.dumps({"nodes": nodes, "networks": networks, "ratios": ratios}, indent=2))

@@ -34,7 +34,7 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 from visualization_msgs.msg import MarkerArray
 
-from benchmarks.command import benchmark_parser, run_command
+from benchmarks.command import benchmark_parser, run_command, verdict
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import text_table
@@ -283,6 +283,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Soak and print."""
+    if args.images < SAMPLES:
+        raise LedposeError(f"{args.images} images are too few to see anything grow: give {SAMPLES} or more")
     model = (args.model or shipped_model()).absolute()
     use_private_domain()
     rclpy.init()
@@ -302,11 +304,14 @@ def run(args: argparse.Namespace) -> None:
     print(f"Of the node: {dropped}.\n")
     rows = {f"{found.pictures}": [found.memory, found.threads, found.files] for found in samples[4::5]}
     print(text_table(["MB", "threads", "files"], rows))
-    early, late = samples[SAMPLES // 5 - 1], samples[-1]
+    early, late = samples[len(samples) // 5 - 1], samples[-1]
+    growth = late.memory / early.memory
+    is_flat = growth <= ALLOWED_GROWTH and (late.threads, late.files) == (early.threads, early.files)
     print(
         f"\nMemory: {early.memory:.1f} MB after a fifth of the pictures, {late.memory:.1f} MB at the end: "
-        f"{late.memory / early.memory:.3f} times, allowed {ALLOWED_GROWTH:g}; "
-        f"threads {early.threads} and {late.threads}, open files {early.files} and {late.files}."
+        f"{growth:.3f} times, allowed {ALLOWED_GROWTH:g}; "
+        f"threads {early.threads} and {late.threads}, open files {early.files} and {late.files}, "
+        f"allowed as many: {verdict(is_flat)}."
     )
     if args.json:
         found = {

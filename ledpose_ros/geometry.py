@@ -17,6 +17,7 @@ Quantities
 Quaternions are x y z w, float64. Everything is vectorised over the first axis N.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -295,6 +296,15 @@ def camera_tilt(pitch: float, roll: float) -> np.ndarray:
 
 
 LEVEL_CAMERA = camera_tilt(0.0, 0.0)
+
+
+def mounted_camera(position: Sequence[float], yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Pose (7,) of the optical frame in a level base frame, x forward, y left, z up.
+
+    `yaw` [rad] about the vertical, positive looks left, on top of `camera_tilt`.
+    """
+    turn = quaternion_product(quaternion_about(2, yaw), camera_tilt(pitch, roll))
+    return np.concatenate([position, turn])
 
 
 def compose_poses(

@@ -65,7 +65,7 @@ def led_states_from_message(
     if sorted(names) != sorted(led_names):
         raise LedposeError(
             f"the LED message names {sorted(names)}, expected are {sorted(led_names)}, each once: "
-            "check the parameter led_names"
+            "they must bear the same names where they are told and where they are heard"
         )
     by_name = dict(zip(names, positions, strict=True))
     states = np.array([by_name[name] for name in led_names], np.float32)

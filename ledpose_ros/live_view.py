@@ -25,6 +25,7 @@ STALE = 2.5
 # Ellipses on the map hold this many standard deviations, as those of the markers do.
 DEVIATIONS = 2.0
 MAX_WIDTH = 1280
+STRANGER = "/stranger"
 JPEG_QUALITY = 80
 LEVELS = ("ok", "warn", "error", "stale")
 
@@ -119,14 +120,19 @@ class LiveView:
         self._say("leds", [{"name": name, "on": on} for name, on in probabilities.items()])
 
     def hear_identities(self, message: Any) -> None:
-        """Who the peers are: a JointState of `peer_ID/NAME`."""
+        """Who the peers are: a JointState of `peer_ID/NAME`; both may hold slashes themselves."""
+        probabilities = _probabilities(message)
+        # Of each frame there is a stranger.
+        frames = [key.removesuffix(STRANGER) for key in probabilities if key.endswith(STRANGER)]
         identities: dict[int, dict[str, float]] = {}
-        for key, probability in _probabilities(message).items():
-            frame, _, name = key.partition("/")
+        for key, probability in probabilities.items():
+            frame = next((frame for frame in frames if key.startswith(f"{frame}/")), "")
             number = frame.rpartition("_")[2]
-            if not number.isdecimal() or not name:
-                raise LedposeError(f"'{key}' is no identity: 'peer_ID/NAME' is needed")
-            identities.setdefault(int(number), {})[name] = probability
+            if not number.isdecimal():
+                raise LedposeError(
+                    f"'{key}' is no identity: 'peer_ID/NAME' is needed, with a stranger for each"
+                )
+            identities.setdefault(int(number), {})[key.removeprefix(f"{frame}/")] = probability
         self._say("identities", identities)
 
     def hear_truth(self, message: Any) -> None:

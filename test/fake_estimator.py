@@ -72,7 +72,7 @@ class FakeEstimator:
         self._info.publish(camera_info(header, WIDTH, HEIGHT, 160.0))
         ids = [4 + rank for rank in range(len(self.peers))]
         self._markers.publish(
-            peer_markers(header, self.peers, ids, [""] * len(ids), DEFAULT_LED_DIRECTIONS, PEER_SIZE)
+            peer_markers(header, self.peers, ids, [""] * len(ids), DEFAULT_LED_DIRECTIONS, PEER_SIZE, 1.0)
         )
         poses = [pose_message(found.pose) for found in self.peers if found.pose is not None]
         self._poses.publish(PoseArray(header=header, poses=poses))

@@ -16,6 +16,7 @@ from ledpose_ros.geometry import (
     compose_poses,
     depth_per_range,
     distance_from_scale,
+    mounted_camera,
     pixel_rays,
     project,
     quaternion_about,
@@ -38,6 +39,11 @@ CAMERAS = {
     "rational_polynomial": (
         K,
         np.array([0.4, -0.1, 0.0005, 0.0003, 0.02, 0.6, -0.05, 0.01]),
+        "rational_polynomial",
+    ),
+    "rational_polynomial of a tilted sensor": (
+        K,
+        np.array([0.4, -0.1, 0.0005, 0.0003, 0.02, 0.6, -0.05, 0.01, 1e-3, -5e-4, 2e-3, 1e-4, 0.02, -0.01]),
         "rational_polynomial",
     ),
     "equidistant": (K, np.array([0.02, -0.005, 0.001, 0.0]), "equidistant"),
@@ -285,3 +291,13 @@ def test_chained_pose_by_hand():
     robot = np.array([1.0, 2.0, 0.0, *quaternion_about(2, np.pi / 2)])
     camera = np.array([0.2, 0.0, 0.3, *quaternion_about(2, 0.0)])
     assert chained_pose(robot, camera) == pytest.approx([1, 2.2, 0.3, *quaternion_about(2, np.pi / 2)])
+
+
+def test_a_camera_on_a_robot():
+    """It looks to the left and 30 degrees down; z is forward, x right and y down in its own frame."""
+    pose = mounted_camera((0.1, 0.2, 0.3), math.pi / 2, math.radians(30), 0.0)
+    assert pose[:3].tolist() == [0.1, 0.2, 0.3]
+    right, down, forward = rotation_matrix(pose[3:]).T
+    assert forward == pytest.approx([0, math.cos(math.pi / 6), -0.5])
+    assert right == pytest.approx([1, 0, 0])
+    assert down == pytest.approx([0, -0.5, -math.cos(math.pi / 6)])

@@ -99,7 +99,7 @@ def test_an_ellipse_lies_along_the_larger_spread():
 
 
 def test_a_name_comes_from_the_identities_of_that_peer(view):
-    view.hear_identities(joints(**{"peer_3/a": 0.2, "peer_3/b": 0.7, "peer_3/stranger": 0.1}))
+    view.hear_identities(joints(**{"x/peer_3/a": 0.2, "x/peer_3/b": 0.7, "x/peer_3/stranger": 0.1}))
     box = SimpleNamespace(id=3, ns="box", pose=pose((0.0, 0.0, 2.0)))
     view.hear_markers(SimpleNamespace(markers=[box]))
     (peer,) = view.state("overlay")["peers"]["value"]

@@ -165,10 +165,11 @@ def subscribe(
 
 def subscribe_to_leds(
     node: Node, message_type: type, topic: str, callback: Callable[[Any], None], refusals: Refusals
-) -> None:
+) -> Subscription:
     """Subscribe to LED states, reliably and with a deep queue: after a lost change a wrong state is told."""
     qos = QoSProfile(depth=LED_QUEUE)
-    subscribe(node, message_type, topic, callback, qos, refusals, overridable=(QoSPolicyKind.DURABILITY,))
+    overridable = (QoSPolicyKind.DURABILITY,)
+    return subscribe(node, message_type, topic, callback, qos, refusals, overridable=overridable)
 
 
 class ImageSubscription:

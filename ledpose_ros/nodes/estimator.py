@@ -20,6 +20,7 @@ from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.subscription import Subscription
 from rclpy.time import Time
 from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -32,11 +33,9 @@ from ledpose_ros.estimator import Detections, PeerEstimate, PeerEstimator, locat
 from ledpose_ros.floor import at_base, stand_on_floor
 from ledpose_ros.geometry import (
     Camera,
-    camera_tilt,
     chained_pose,
+    mounted_camera,
     pose_of,
-    quaternion_about,
-    quaternion_product,
 )
 from ledpose_ros.identification import PeerIdentifier
 from ledpose_ros.images import rgb_from_message
@@ -58,6 +57,7 @@ from ledpose_ros.nodes.common import (
 from ledpose_ros.nodes.compatibility import LifecycleNode
 from ledpose_ros.nodes.peer_outputs import PeerOutputs
 from ledpose_ros.odometry import OdometryHistory
+from ledpose_ros.pacing import Pace
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.refusals import Refusals
 from ledpose_ros.tracking import TIMEOUT, PeerTracker, Track
@@ -167,6 +167,7 @@ class EstimatorNode(LifecycleNode):
         self._image_type = CompressedImage if settings.image_transport == "compressed" else Image
         self._worker: threading.Thread | None = None
         self._image_subscription: ImageSubscription | None = None
+        self._heard: list[Subscription] = []
         self._tf: Any = None
 
         # What the executor's thread hears and the worker needs.
@@ -178,27 +179,22 @@ class EstimatorNode(LifecycleNode):
         self._led_histories = [LedHistory(guard, max_age) for _ in self._peer_names]
         # What the worker remembers of the images before.
         self._forget_peers()
+        self._newest_ns = 0
         self._knows_own_motion = False
         self._own_motion_ns = 0
         self._own_pose: np.ndarray | None = None
 
-        self._received = self._answered = self._superseded = 0
+        self._received = self._answered = self._superseded = self._ignored = 0
         self._received_before = 0
         self._diagnostics_time = self._image_time = self._answer_time = time.monotonic()
-        self._peer_count = 0
+        self._peer_count, self._confidence = 0, 0.0
         self._why_not = ""
         self._ages: deque[float] = deque(maxlen=300)
         self._durations = {stage: deque[float](maxlen=300) for stage in STAGES}
-        self._drawn_time = 0.0
+        self._drawing = Pace()
 
         self._outputs = PeerOutputs(self, settings, self._peer_names, self._on_listeners, self._refusals)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        subscribe(self, CameraInfo, "camera_info", self._on_camera_info, sensor_qos(), self._refusals)
-        odometry_qos = sensor_qos(ODOMETRY_QUEUE)
-        subscribe(self, Odometry, "odometry", self._on_odometry, odometry_qos, self._refusals)
-        for namespace, history in zip(self._peer_namespaces, self._led_histories, strict=True):
-            hear = partial(self._on_led_states, history)
-            subscribe_to_leds(self, JointState, f"{namespace}/led_states", hear, self._refusals)
         self.create_service(SetBool, "~/enable", self._on_enable)
         # Steady time, so that diagnostics also come while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -240,6 +236,7 @@ class EstimatorNode(LifecycleNode):
 
     @_transition
     def on_activate(self, _state: LifecycleState) -> None:
+        self._listen()
         self._images = LatestImage()
         worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
         worker.start()
@@ -273,8 +270,26 @@ class EstimatorNode(LifecycleNode):
             return "active"
         return "unconfigured" if self._estimator is None else "inactive"
 
+    def _listen(self) -> None:
+        """Subscribe to all but images, of which `_meet_demand` takes care."""
+        hear = partial(subscribe, self, refusals=self._refusals)
+        odometry_qos = sensor_qos(ODOMETRY_QUEUE)
+        try:
+            self._heard.append(hear(CameraInfo, "camera_info", self._on_camera_info, sensor_qos()))
+            self._heard.append(hear(Odometry, "odometry", self._on_odometry, odometry_qos))
+            for namespace, history in zip(self._peer_namespaces, self._led_histories, strict=True):
+                topic = f"{namespace}/led_states"
+                on_states = partial(self._on_led_states, topic, history)
+                self._heard.append(subscribe_to_leds(self, JointState, topic, on_states, self._refusals))
+        except LedposeError:
+            self._stop()
+            raise
+
     def _stop(self) -> None:
         """End what on_activate began."""
+        for subscription in self._heard:
+            self.destroy_subscription(subscription)
+        self._heard.clear()
         self._images.close()
         if self._worker is not None:
             self._worker.join()
@@ -312,6 +327,8 @@ class EstimatorNode(LifecycleNode):
         self._image_time = time.monotonic()
         if self._is_enabled:
             self._superseded += self._images.put(message)
+        else:
+            self._ignored += 1
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
@@ -323,18 +340,18 @@ class EstimatorNode(LifecycleNode):
         if not is_pose:
             self._refusals.count("malformed odometry", f"an odometry message holds no pose: {pose.tolist()}")
 
-    def _on_led_states(self, history: LedHistory, message: JointState) -> None:
+    def _on_led_states(self, topic: str, history: LedHistory, message: JointState) -> None:
         if self._estimator is None:
             return
         names = self._estimator.metadata.led_names
         try:
             states = led_states_from_message(names, message.name, message.position)
         except LedposeError as error:
-            self._refusals.count("malformed LED message", str(error))
+            self._refusals.count("malformed LED message", f"{topic}: {error}")
             return
         stamp = stamp_ns(message.header.stamp)
         if stamp == 0:
-            self._refusals.count("malformed LED message", "an LED message has the stamp 0")
+            self._refusals.count("malformed LED message", f"{topic}: the LED message has the stamp 0")
             return
         with self._senses:
             if history.newest_ns - stamp >= CLOCK_JUMP_NS:
@@ -387,13 +404,12 @@ class EstimatorNode(LifecycleNode):
             peers = [stand_on_floor(peer, mount, settings.peer_height) for peer in peers]
         times.append(time.perf_counter())
         self._outputs.say_leds(header, metadata.led_names, peers)
-        draws = time.monotonic() - self._drawn_time >= 1 / settings.drawing_rate
+        draws = self._drawing.allows(time.monotonic(), settings.drawing_rate)
         if metadata.calibration is not None:
             self._publish_poses(header, peers, mount, draws)
             times.append(time.perf_counter())
         # After the poses, which need not wait for drawing.
         if draws:
-            self._drawn_time = time.monotonic()
             note = f"{1000 * (times[2] - times[1]):.0f} ms"
             self._publish_debug_image(header, rgb, detections, peers, camera, note)
         if metadata.calibration is None:
@@ -404,7 +420,7 @@ class EstimatorNode(LifecycleNode):
             )
         for stage, duration in zip(STAGES, np.diff(times), strict=True):
             self._durations[stage].append(duration)
-        self._peer_count = len(peers)
+        self._peer_count, self._confidence = len(peers), float(detections.confidence.max())
         self._answered += 1
         self._why_not = ""
         self._answer_time = time.monotonic()
@@ -414,9 +430,19 @@ class EstimatorNode(LifecycleNode):
         if taken_ns == 0:
             raise Refusal("image without stamp", "an image has the stamp 0: the camera driver must set it")
         age, limit = (now_ns - taken_ns) / 1e9, self._settings.max_image_age
-        if limit == 0:
-            self._ages.append(age)
-            return
+        if limit != 0:
+            self._check_age(age, limit, now_ns)
+        if 0 < self._newest_ns - taken_ns < CLOCK_JUMP_NS:
+            raise Refusal(
+                "image out of order",
+                f"an image is {(self._newest_ns - taken_ns) / 1e9:.3f} s older than the one before it: "
+                "set the clock before, and give each camera its own topic",
+            )
+        self._newest_ns = taken_ns
+        self._ages.append(age)
+
+    @staticmethod
+    def _check_age(age: float, limit: float, now_ns: int) -> None:
         if now_ns == 0:
             raise Refusal("no /clock yet", "images come but simulated time has not begun: publish /clock")
         if abs(age) > limit:
@@ -426,7 +452,6 @@ class EstimatorNode(LifecycleNode):
                 f"an image is {words}, max_image_age is {limit:g} s: "
                 "check the clocks, or use_sim_time if it comes from a simulator or a bag",
             )
-        self._ages.append(age)
 
     def _camera_of(self, rgb: np.ndarray) -> Camera:
         """The camera of an image, from the newest camera_info."""
@@ -457,9 +482,8 @@ class EstimatorNode(LifecycleNode):
                     "camera of no height",
                     "peers_on_floor needs the camera's height: set camera_position or base_frame",
                 )
-            tilt = camera_tilt(settings.camera_pitch, settings.camera_roll)
-            turn = quaternion_product(quaternion_about(2, settings.camera_yaw), tilt)
-            return np.concatenate([settings.camera_position, turn])
+            angles = settings.camera_yaw, settings.camera_pitch, settings.camera_roll
+            return mounted_camera(settings.camera_position, *angles)
         try:
             # A camera that moves was elsewhere a moment ago, and where it was may be told a moment late.
             found = self._tf.lookup_transform(
@@ -548,6 +572,7 @@ class EstimatorNode(LifecycleNode):
             "image rate [Hz]": f"{rate:.1f}",
             "images answered": self._answered,
             "dropped for a newer image": self._superseded,
+            "ignored while disabled": self._ignored,
         }
         values |= {f"refused: {reason}": count for reason, count in self._refusals.counts.items()}
         for name, durations in {"image age": self._ages, **self._durations}.items():
@@ -581,6 +606,12 @@ class EstimatorNode(LifecycleNode):
             return WARN, self._why_silent()
         if now - self._answer_time > SILENCE:
             return WARN, self._why_not or "no image has been answered yet"
+        if not self._peer_count:
+            least = self._settings.min_confidence
+            return (
+                OK,
+                f"nobody in the last image: at most {self._confidence:.2f} sure, {least:g} are asked for",
+            )
         return OK, f"{self._peer_count} peers in the last image"
 
     def _why_silent(self) -> str:
@@ -590,6 +621,8 @@ class EstimatorNode(LifecycleNode):
         wanted = f"sensor_msgs/msg/{self._image_type.__name__}"
         if others := set(types) - {wanted}:
             sentence += f", of {', '.join(sorted(others))}, not {wanted}: see the parameter image_transport"
+        elif (misfit := self._refusals.sentences.get("incompatible QoS", "")) and topic in misfit:
+            sentence += f"; {misfit}"
         return sentence
 
 

@@ -142,9 +142,9 @@ class PeerOutputs:
         """All peers with a pose for RViz."""
         if _is_heard(self._markers):
             ids = [track.id for track in tracks]
-            self._markers.publish(
-                peer_markers(header, peers, ids, names, led_directions, self._settings.peer_size)
-            )
+            lifetime = max(1.0, 2 / self._settings.drawing_rate)
+            size = self._settings.peer_size
+            self._markers.publish(peer_markers(header, peers, ids, names, led_directions, size, lifetime))
 
     def _say_transform(self, header: Header, child: str, pose: Pose) -> None:
         position = pose.position
