@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,8 @@ from benchmarks.recordings import (
     ABSENT,
     LEDS_OFF,
     LEDS_ON,
+    ONE_DISTANCE,
+    ONE_PICTURE,
     SETS,
     TEST,
     THREE_PEERS,
@@ -36,10 +39,11 @@ from benchmarks.recordings import (
     provide,
 )
 from ledpose_ros import metrics
+from ledpose_ros.calibration import Picture, Setup, calibrate
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import COLUMNS, Predictions, mean_predictor, predict, score, text_table, truth
-from ledpose_ros.geometry import project
+from ledpose_ros.geometry import Camera, project
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import shipped_model
 from ledpose_ros.parameters import default_of
@@ -67,6 +71,7 @@ REQUIRED_PRESENCE = 97
 REQUIRED_DETECTION = 90
 ALLOWED_COVERAGE = {68: (60, 76), 95: (90, 99)}
 """Share of errors [%] within the intervals that should hold 68 and 95 %."""
+ONE_CALIBRATION = "one calibration picture"
 DETECTION_LIMIT = 20.0
 """Distance [px] within which a detection has found a peer."""
 MIN_CONFIDENCE = cast(float, default_of("estimator", "min_confidence"))
@@ -155,6 +160,7 @@ def measure(model: Path, bench: Bench) -> dict[str, Any]:
     facing = metrics.facing_leds(true.psi, test.info.led_directions)
     return {
         "accuracy": bench.score(said, TEST),
+        "one picture": bench.score(bench.predict(with_one_picture(model, bench), TEST), TEST),
         "auc_by_bearing": metrics.led_auc(said.led_probability, true.led_probability, facing),
         "leds": {
             "all off": bench.score(bench.predict(estimator, LEDS_OFF), LEDS_OFF),
@@ -175,6 +181,16 @@ def measure(model: Path, bench: Bench) -> dict[str, Any]:
         "position_bias": position_bias(said, true, float(test.info.K[0, 0])),
         "distance_bias": distance_bias(said, true),
     }
+
+
+def with_one_picture(model: Path, bench: Bench) -> PeerEstimator:
+    """The model, calibrated as the paper does: by nothing but the peer's distance in one picture."""
+    estimator, recording = PeerEstimator(model), bench.recordings[ONE_PICTURE]
+    info = recording.info
+    picture = Picture(str(recording.path), recording.image(0), ONE_DISTANCE)
+    calibration, _ = calibrate(estimator, [picture], Setup(Camera(info.K, info.D, info.distortion_model)))
+    estimator.metadata = replace(estimator.metadata, calibration=calibration)
+    return estimator
 
 
 def several_peers(estimator: PeerEstimator, bench: Bench) -> tuple[float, float]:
@@ -199,7 +215,11 @@ def report(results: Mapping[str, Mapping[str, Any]], mean: Metrics) -> str:
     """Everything that was measured of the models, by name, as text; `mean` is the mean predictor's row."""
     return "\n\n".join(
         [
-            accuracy_section({name: result["accuracy"] for name, result in results.items()}, mean),
+            accuracy_section(
+                {name: result["accuracy"] for name, result in results.items()},
+                {f"{name}, {ONE_CALIBRATION}": result["one picture"] for name, result in results.items()},
+                mean,
+            ),
             hidden_section({name: result["auc_by_bearing"] for name, result in results.items()}),
             leds_section(results),
             shares_section(results),
@@ -214,9 +234,12 @@ def report(results: Mapping[str, Mapping[str, Any]], mean: Metrics) -> str:
     )
 
 
-def accuracy_section(scores: Mapping[str, Metrics], mean: Metrics) -> str:
+def accuracy_section(
+    scores: Mapping[str, Metrics], of_one_picture: Mapping[str, Metrics], mean: Metrics
+) -> str:
     """The main table, and which columns are as good as required."""
     rows = with_spread({name: row_of(row) for name, row in scores.items()})
+    rows |= {name: row_of(row) for name, row in of_one_picture.items()}
     lines = [
         "== Accuracy in unseen rooms",
         text_table(
@@ -375,6 +398,10 @@ def make_parser() -> argparse.ArgumentParser:
     other.add_argument("--calibration", type=Path, metavar="PICTURE", help="of the other robot")
     other.add_argument("--distance", type=float, metavar="M", help="its range in the picture [m]")
     other.add_argument("--focal-length", type=float, metavar="PX", help="of the picture's camera, in pixels")
+    other.add_argument(
+        "--reference", type=float, nargs=2, metavar=("U", "V"), help="the reference point in the picture [px]"
+    )
+    other.add_argument("--level", action="store_true", help="its camera is level, as for `ledpose train`")
     return parser
 
 
@@ -399,16 +426,21 @@ def run(args: argparse.Namespace) -> None:
             plot_bias(name, result["position_bias"], result["distance_bias"], path)
             print(f"Wrote {path}.")
     summary = {"models": results, "mean predictor": mean}
+    _write(summary, args.json)
     if halves is not None:
         rows: dict[str, Metrics] = {}
         for name, model in zip(names, args.models, strict=True):
-            found, mean_of_other = adapt_and_score(model, *halves, known)
+            found, mean_of_other = adapt_and_score(model, *halves, known, args.level)
             rows |= {f"{name}, {how}": row for how, row in found.items()}
         print(f"\n{adaptation_section(rows, mean_of_other)}")
-        summary["other robot"] = {**rows, "mean predictor": mean_of_other}
-    if args.json:
-        args.json.write_text(json.dumps(as_json(summary), indent=1) + "\n", encoding="utf-8")
-        print(f"Wrote {args.json}.")
+        _write({**summary, "other robot": {**rows, "mean predictor": mean_of_other}}, args.json)
+
+
+def _write(summary: Mapping[str, Any], path: Path | None) -> None:
+    """What is known so far, to be kept whatever comes of the rest."""
+    if path is not None:
+        path.write_text(json.dumps(as_json(summary), indent=1) + "\n", encoding="utf-8")
+        print(f"Wrote {path}.")
 
 
 def _known_distance(args: argparse.Namespace) -> KnownDistance | None:
@@ -418,7 +450,8 @@ def _known_distance(args: argparse.Namespace) -> KnownDistance | None:
         return None
     if not args.other:
         raise LedposeError("--calibration is for another robot: give its recording with --other")
-    return KnownDistance(args.calibration, args.distance, args.focal_length)
+    reference = None if args.reference is None else tuple(args.reference)
+    return KnownDistance(args.calibration, args.distance, args.focal_length, reference)
 
 
 if __name__ == "__main__":

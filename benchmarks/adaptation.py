@@ -14,11 +14,13 @@ from ledpose_ros.recording import Recording, RecordingWriter, copy_samples
 
 @dataclass(frozen=True)
 class KnownDistance:
-    """A picture of the other robot, its range [m] and the camera's focal length [px] if it is known."""
+    """A picture of the other robot, its range [m], and if known the camera's focal length and where the
+    reference point is in the picture, both in pixels."""
 
     picture: Path
     distance: float
-    focal_length: float | None
+    focal_length: float | None = None
+    reference: tuple[float, float] | None = None
 
 
 def split(recording: Recording, directory: Path) -> tuple[Path, Path]:
@@ -38,20 +40,24 @@ def split(recording: Recording, directory: Path) -> tuple[Path, Path]:
 
 
 def adapt_and_score(
-    model: Path, first: Path, second: Path, known: KnownDistance | None
+    model: Path, first: Path, second: Path, known: KnownDistance | None, level: bool = False
 ) -> tuple[dict[str, Metrics], Metrics]:
     """The model's rows on the second half, as it is and adapted to the first, and the mean predictor's.
 
-    With a known distance both are calibrated on it; without, the adapted one has no scale.
+    With a known distance both are calibrated on it; without, the adapted one has no scale. `level` as for
+    `ledpose train`.
     """
     with TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        _ledpose("train", first, "-o", run, "--init", model, "--preset", "adapt")
+        options = ["--level"] if level else []
+        _ledpose("train", first, "-o", run, "--init", model, "--preset", "adapt", *options)
         candidates = {"as it is": model, "adapted": run / "model.onnx"}
         if known is not None:
             words = ["--image", known.picture, "--distance", known.distance, "--like", model]
             if known.focal_length is not None:
                 words += ["--focal-length", known.focal_length]
+            if known.reference is not None:
+                words += ["--reference", *known.reference]
             for name, path in candidates.items():
                 candidates[name] = Path(folder, f"{name}.onnx")
                 _ledpose("calibrate", path, *words, "-o", candidates[name])

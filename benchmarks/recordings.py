@@ -44,6 +44,8 @@ class BenchmarkSet:
         return directory / f"{self.name}_peers.npz"
 
 
+ONE_DISTANCE = 1.5
+"""Range [m] of the peer in ONE_PICTURE."""
 TEST = BenchmarkSet("test", 1000, {"seed": 2001})
 # The same scenes as TEST, the same poses: only the LEDs differ.
 LEDS_OFF = BenchmarkSet("leds_off", 1000, {"seed": 2001, "led_state": 0})
@@ -53,7 +55,9 @@ TWO_PEERS = BenchmarkSet("two_peers", 100, {"seed": 2003, "peers": 2})
 THREE_PEERS = BenchmarkSet("three_peers", 100, {"seed": 2004, "peers": 3})
 PICTURES = BenchmarkSet("loading", 192, {"seed": 2005})
 """To measure how fast pictures are handled, whatever they show."""
-SETS = (TEST, LEDS_OFF, LEDS_ON, ABSENT, TWO_PEERS, THREE_PEERS)
+ONE_PICTURE = BenchmarkSet("one_picture", 1, {"seed": 2006, "distance": ONE_DISTANCE})
+"""To calibrate on."""
+SETS = (TEST, LEDS_OFF, LEDS_ON, ABSENT, TWO_PEERS, THREE_PEERS, ONE_PICTURE)
 
 
 def provide(wanted: BenchmarkSet, directory: Path, workers: int | None = None) -> Path:

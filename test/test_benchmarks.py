@@ -86,6 +86,7 @@ def results(leds_on: Metrics) -> dict[str, dict]:
     return {
         "model": {
             "accuracy": GOOD,
+            "one picture": BAD,
             "auc_by_bearing": 96.54,
             "leds": {"all off": GOOD, "all on": leds_on},
             "presence": 98.0,
@@ -102,6 +103,7 @@ def results(leds_on: Metrics) -> dict[str, dict]:
 def test_the_report_says_what_is_met():
     text = accuracy.report(results(GOOD), BAD)
     assert "model: required met in E_uv, E_psi, E_d, E_xyz, gamma, auc; missed in nothing" in text
+    assert "model, one calibration picture: required met in" in text
     assert "Largest: 1, allowed 1.3: met." in text
     assert "All of it: missed." in text, "recall is below 90"
     assert "on its side,\nhidden by the robot's own edge or beyond the picture's, it is 96.5 (model)." in text
@@ -223,11 +225,14 @@ def test_the_command_measures_a_model_on_recordings_that_are_there(tmp_path, cap
     poses = straight_ahead([1.0, 2.0], math.pi / 2)
     poses[:, 0] += 0.01  # Ratios need errors.
     counts = {"TEST": 2, "LEDS_OFF": 2, "LEDS_ON": 2, "ABSENT": 3, "TWO_PEERS": 2, "THREE_PEERS": 2}
+    counts["ONE_PICTURE"] = 1
+    monkeypatch.setattr(accuracy, "ONE_DISTANCE", 1.0)
     sets = {name: recordings.BenchmarkSet(name, count) for name, count in counts.items()}
     for name, wanted in sets.items():
         monkeypatch.setattr(accuracy, name, wanted)
         absent = 3 if name == "ABSENT" else 0
-        write_recording(wanted.path(tmp_path), [] if absent else poses, without_peer=absent)
+        shown = poses[: wanted.count]
+        write_recording(wanted.path(tmp_path), [] if absent else shown, without_peer=absent)
         np.savez(wanted.peers_path(tmp_path), poses=poses[:, None], visible=np.ones((2, 1), bool))
     monkeypatch.setattr(accuracy, "SETS", tuple(sets.values()))
     model = write_fake_model(tmp_path / "fake.onnx")
@@ -236,7 +241,9 @@ def test_the_command_measures_a_model_on_recordings_that_are_there(tmp_path, cap
     assert "fake: required met in E_uv, E_psi" in capsys.readouterr().out
     assert (tmp_path / "plots" / "bias_fake.png").exists()
     found = json.loads((tmp_path / "all.json").read_text())["models"]["fake"]
-    assert found["accuracy"]["n"] == 2
+    assert found["accuracy"]["n"] == found["one picture"]["n"] == 2
+    # At 1 m the fake model's constant size is right, at 2 m it tells half: a quarter in the median.
+    assert found["one picture"]["E_d"] == pytest.approx(25, abs=1)
     # The peers that are absent show dark pictures, in which the fake model is less sure.
     assert found["presence"] == 100
     assert (found["recall"], found["precision"]) == (100, 100)
