@@ -97,7 +97,7 @@ class ModelMetadata:
 
     `led_directions` [rad] are the method's alpha_k; `scales` the image pyramid's factors, finest first;
     `stride` [px] the network's; `input_size` (width, height) of the training images, a hint, not a limit;
-    `training` is free JSON (recordings' digests, steps, metrics); `precision`, one of PRECISIONS, what the
+    `training` is free JSON (recordings' digests, preset, step); `precision`, one of PRECISIONS, what the
     network computes with. Raises `LedposeError` for values that make no sense.
     """
 

@@ -2,6 +2,8 @@
 """Loss, augmentation, trainer and export, on a toy world."""
 
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +32,14 @@ from ledpose_ros.learning.network import (  # noqa: E402
     window_side,
     worthy,
 )
-from ledpose_ros.learning.trainer import PRESETS, Phase, Preset, Trainer, load_checkpoint  # noqa: E402
+from ledpose_ros.learning.trainer import (  # noqa: E402
+    CHECKPOINT_NAME,
+    PRESETS,
+    Phase,
+    Preset,
+    Trainer,
+    load_checkpoint,
+)
 
 DIRECTIONS = torch.tensor(DEFAULT_LED_DIRECTIONS, dtype=torch.float32)
 SHORT = Preset(
@@ -155,22 +164,88 @@ def test_training_never_opens_the_ground_truth(tmp_path):
         assert torch.equal(weight, models[1][key]), key
 
 
-def test_resume_continues_to_the_bit(tmp_path):
+def test_resume_continues_to_the_bit_wherever_it_stopped(tmp_path):
+    phases = [Phase("warm-up", 1), Phase("search", 1), Phase("align", 2), Phase("look", 2), Phase("joint", 2)]
+    preset = Preset(tuple(phases), learning_rate=1e-3)
     write_toy_recording(tmp_path / "toy.h5", 12)
     data = load_recordings([tmp_path / "toy.h5"])
-    whole = Trainer(data, tmp_path / "whole", SHORT)
-    whole.run()
-    first = Trainer(data, tmp_path / "halves", SHORT)
-    first.directory.mkdir()
-    first.network.train()
-    for _ in range(4):
-        first.train_step()
-    first.save()
-    second = Trainer(data, tmp_path / "halves", SHORT)
-    second.resume()
-    second.run()
-    for name, weight in whole.network.state_dict().items():
-        assert torch.equal(weight, second.network.state_dict()[name]), name
+    whole = Trainer(data, tmp_path / "run", preset)
+    whole.directory.mkdir()
+    whole.network.train()
+    for step in range(preset.steps):
+        whole.save()
+        (whole.directory / CHECKPOINT_NAME).rename(tmp_path / f"{step}.pt")
+        whole.train_step()
+    for step in range(1, preset.steps):
+        resumed = Trainer(data, tmp_path / f"from_{step}", preset)
+        resumed.directory.mkdir()
+        (tmp_path / f"{step}.pt").rename(resumed.directory / CHECKPOINT_NAME)
+        resumed.resume()
+        assert resumed.run()
+        for one, other in ((whole.network, resumed.network), (whole.average, resumed.average)):
+            for name, weight in one.state_dict().items():
+                assert torch.equal(weight, other.state_dict()[name]), (step, name)
+
+
+def spoil(parts: str, monkeypatch) -> None:
+    """From now on the loss is NaN, or its gradients are, though it is finite itself."""
+    calculate = Trainer._loss
+
+    def spoilt(trainer: Trainer) -> tuple[torch.Tensor, dict]:
+        loss, said = calculate(trainer)
+        if parts == "loss":
+            return loss * math.nan, said
+        loss.register_hook(lambda gradient: gradient * math.nan)
+        return loss, said
+
+    monkeypatch.setattr(Trainer, "_loss", spoilt)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_numbers_that_are_none_stop_training_before_they_spoil_the_checkpoint(tmp_path, monkeypatch, what):
+    write_toy_recording(tmp_path / "toy.h5", 12)
+    data = load_recordings([tmp_path / "toy.h5"])
+    trainer = Trainer(data, tmp_path / "run", SHORT)
+    trainer.directory.mkdir()
+    trainer.network.train()
+    trainer.train_step()
+    monkeypatch.setattr("ledpose_ros.learning.trainer.SAVE_PERIOD", 1)
+    spoil(what, monkeypatch)
+    with pytest.raises(LedposeError, match=f"{what} became nan at step 1: .*there was no checkpoint yet"):
+        trainer.run()
+    trainer.save()
+    with pytest.raises(LedposeError, match=r"checkpoint\.pt is the last good checkpoint"):
+        trainer.run()
+    weights = load_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)["network"]
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_an_interrupt_ends_training_after_the_step_and_leaves_a_checkpoint(tmp_path, monkeypatch):
+    write_toy_recording(tmp_path / "toy.h5", 12)
+    trainer = Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", SHORT)
+    calculate = Trainer._loss
+
+    def interrupted(trainer: Trainer) -> tuple[torch.Tensor, dict]:
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return calculate(trainer)
+
+    monkeypatch.setattr(Trainer, "_loss", interrupted)
+    assert not trainer.run()
+    assert load_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)["step"] == 3
+
+
+def test_guessing_costs_the_same_in_the_log_whatever_states_weigh(tmp_path, monkeypatch):
+    """What is compared with the plateau says nothing of LEDs that weigh less."""
+    write_toy_recording(tmp_path / "toy.h5", 12)
+    trainer = Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", SHORT)
+    trainer.network.train()
+    torch.nn.init.zeros_(trainer.network.fine.head.weight)
+    torch.nn.init.zeros_(trainer.network.fine.head.bias)
+    trainer.step = 3
+    _, parts = trainer.train_step()
+    assert float(parts["leds/fine"]) == pytest.approx(math.log(2))
+    assert float(parts["leds/weighted"]) < 0.5 * math.log(2)
 
 
 def test_mixed_precision_learns_the_same(tmp_path, monkeypatch):
@@ -199,6 +274,45 @@ def test_resume_refuses_other_recordings(tmp_path):
     other = Trainer(load_recordings([tmp_path / "b.h5"]), tmp_path / "run", SHORT)
     with pytest.raises(LedposeError, match="digests"):
         other.resume()
+    level = Trainer(load_recordings([tmp_path / "a.h5"], level=True), tmp_path / "run", SHORT)
+    with pytest.raises(LedposeError, match="had level False, this one has True"):
+        level.resume()
+
+
+def test_resume_refuses_the_same_recordings_in_another_order(tmp_path):
+    for folder, seed in (("one", 0), ("two", 1)):
+        (tmp_path / folder).mkdir()
+        write_toy_recording(tmp_path / folder / "same_name.h5", 8, seed=seed)
+    paths = [tmp_path / folder / "same_name.h5" for folder in ("one", "two")]
+    Trainer(load_recordings(paths), tmp_path / "run", SHORT).run()
+    with pytest.raises(LedposeError, match="in the same order"):
+        Trainer(load_recordings(paths[::-1]), tmp_path / "run", SHORT).resume()
+
+
+def test_pictures_that_memory_does_not_hold_lie_in_a_file(tmp_path, monkeypatch):
+    write_toy_recording(tmp_path / "toy.h5", 12)
+    held = load_recordings([tmp_path / "toy.h5"])
+    monkeypatch.setattr("ledpose_ros.learning.dataset.MEMORY_SHARE", 0)
+    spilt = load_recordings([tmp_path / "toy.h5"], tmp_path)
+    assert isinstance(spilt.pictures[0].images, np.memmap)
+    np.testing.assert_array_equal(spilt.pictures[0].images, held.pictures[0].images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy.h5"], "the file has no name"
+
+
+def test_recordings_of_two_sizes_train_together(tmp_path):
+    write_toy_recording(tmp_path / "small.h5", 9)
+    write_toy_recording(tmp_path / "large.h5", 7, seed=1, size=(320, 200))
+    data = load_recordings([tmp_path / "large.h5", tmp_path / "small.h5"], level=True)
+    assert [part.images.shape[1:3] for part in data.pictures] == [(136, 240), (200, 320)]
+    assert [name for name, _ in data.digests] == ["small.h5", "large.h5"]
+    assert [members.tolist() for members in data.same_camera()] == [list(range(9)), list(range(9, 16))]
+    assert Trainer(data, tmp_path / "run", SHORT).run()
+
+
+def test_more_processes_than_pictures_are_refused(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 1)
+    with pytest.raises(LedposeError, match="fewer pictures than there are processes"):
+        load_recordings([tmp_path / "toy.h5"], share=(0, 2))
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):

@@ -13,13 +13,14 @@ from ledpose_ros.recording import RecordingInfo, RecordingWriter
 WIDTH, HEIGHT = 240, 136
 
 
-def toy_sample(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def toy_sample(
+    rng: np.random.Generator, size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An image with a robot of 24 px at a random place, its LED states (4,) and its centre (2,) [px]."""
-    image = cv2.resize(
-        rng.integers(60, 120, (17, 30, 3), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
-    )
+    width, height = size
+    image = cv2.resize(rng.integers(60, 120, (17, 30, 3), np.uint8), size, interpolation=cv2.INTER_CUBIC)
     states = rng.integers(0, 2, 4)
-    u, v = rng.integers(20, WIDTH - 20), rng.integers(20, HEIGHT - 20)
+    u, v = rng.integers(20, width - 20), rng.integers(20, height - 20)
     cv2.rectangle(image, (u - 12, v - 12), (u + 12, v + 12), (20, 20, 20), -1)
     for led, (du, dv) in enumerate(((-6, -6), (6, -6), (-6, 6), (6, 6))):
         if states[led]:
@@ -27,24 +28,31 @@ def toy_sample(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     return image, states.astype(np.float32), np.array([u, v], float)
 
 
-def write_toy_recording(path: Path, count: int, seed: int = 0, with_ground_truth: bool = False) -> np.ndarray:
+def write_toy_recording(
+    path: Path,
+    count: int,
+    seed: int = 0,
+    with_ground_truth: bool = False,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+) -> np.ndarray:
     """Write `count` toy samples; returns the robots' centres (count, 2) [px]. The poses are nonsense."""
     rng = np.random.default_rng(seed)
+    width, height = size
     info = RecordingInfo(
         led_names=DEFAULT_LED_NAMES,
         led_directions=DEFAULT_LED_DIRECTIONS,
         camera_frame="camera_optical_frame",
-        K=np.array([[100.0, 0, WIDTH / 2], [0, 100, HEIGHT / 2], [0, 0, 1]]),
+        K=np.array([[100.0, 0, width / 2], [0, 100, height / 2], [0, 0, 1]]),
         D=np.zeros(5),
         distortion_model="plumb_bob",
-        width=WIDTH,
-        height=HEIGHT,
+        width=width,
+        height=height,
         image_encoding="png",
     )
     centres = []
     with RecordingWriter(path, info, with_ground_truth=with_ground_truth) as writer:
         for index in range(count):
-            image, states, centre = toy_sample(rng)
+            image, states, centre = toy_sample(rng, size)
             stamp = 10**9 + index * 10**8
             pose = np.array([0, 0, 1 + index, 0, 0, 0, 1.0]) if with_ground_truth else None
             writer.append(encode_image(image, "png"), stamp, stamp, states, stamp - 10**7, pose)

@@ -49,7 +49,10 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
         stride=STRIDE,
         input_size=tuple(state["input_size"]),
         calibration=None,
-        training={"recordings": state["digests"], "steps": state["step"], "seed": state["seed"]},
+        training={
+            "recordings": state["digests"],
+            **{name: state[name] for name in ("level", "preset", "step", "seed")},
+        },
         software=f"ledpose_ros {__version__}",
     )
     export_onnx(network, metadata, path)

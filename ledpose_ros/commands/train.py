@@ -85,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     with processes(args.device) as (group, device):
         if group.first:
             check_recordings(args.recordings, from_nothing=args.init is None)
-        data = load_recordings(args.recordings, args.output.parent, (group.rank, group.count), args.level)
+        args.output.mkdir(parents=True, exist_ok=True)
+        data = load_recordings(args.recordings, args.output, (group.rank, group.count), args.level)
         initial = None
         if args.init:
             initial, metadata = load_onnx(args.init)

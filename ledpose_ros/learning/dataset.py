@@ -59,7 +59,7 @@ class TrainingSet:
     level: bool  # cameras look level and stand, like the peers, on one floor
     led_names: tuple[str, ...]
     led_directions: NDArray[np.float64]
-    digests: dict[str, str]
+    digests: list[list[str]]  # name and SHA-256 of each recording
 
     def __len__(self) -> int:
         return len(self.led_states)
@@ -142,14 +142,17 @@ def load_recordings(
             _check_fits(path, recording, paths[0], first)
         by_size = sorted(recordings, key=lambda path: _size(recordings[path]))
         spans = {path: _share_of(len(recordings[path]), *share) for path in by_size}
+        for path, span in spans.items():
+            if not len(span):
+                raise LedposeError(f"{path} has fewer pictures than there are processes: train with fewer")
         pictures = []
         for (width, height), group in groupby(by_size, key=lambda path: _size(recordings[path])):
             members = list(group)
             count = sum(len(spans[path]) for path in members)
             # All of it is allocated at once: joining parts afterwards would need twice the memory.
             part = Pictures(
-                _allocate((count, height, width, 3), spill),
-                _allocate((count, (height + 1) // 2, (width + 1) // 2, 3), spill),
+                _allocate((count, height, width, 3), spill, share[1]),
+                _allocate((count, (height + 1) // 2, (width + 1) // 2, 3), spill, share[1]),
             )
             start = 0
             for path in members:
@@ -168,7 +171,7 @@ def load_recordings(
             level,
             tuple(first.led_names),
             np.asarray(first.led_directions, float),
-            {Path(path).name: digest(recording) for path, recording in recordings.items()},
+            [[Path(path).name, digest(recordings[path])] for path in by_size],
         )
 
 
@@ -189,9 +192,12 @@ def _share_of(count: int, rank: int, ranks: int) -> NDArray[np.int64]:
     return np.arange(count * rank // ranks, count * (rank + 1) // ranks)
 
 
-def _allocate(shape: tuple[int, ...], spill: Path | None) -> Images:
-    """An empty uint8 array, in memory or, when it is too large for that, mapped from a nameless file."""
-    needed = int(np.prod(shape, dtype=np.int64))
+def _allocate(shape: tuple[int, ...], spill: Path | None, processes: int) -> Images:
+    """An empty uint8 array, in memory or, when it is too large for that, mapped from a nameless file.
+
+    So many `processes` ask for as much at the same time.
+    """
+    needed = processes * int(np.prod(shape, dtype=np.int64))
     if needed <= MEMORY_SHARE * psutil.virtual_memory().available:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile(dir=spill) as file:

@@ -19,7 +19,14 @@ import torch
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.learning.network import PeerNetwork
-from ledpose_ros.model_metadata import DIGEST_KEY, FLOAT32, NO_DIGEST, ModelMetadata, signed
+from ledpose_ros.model_metadata import (
+    DIGEST_KEY,
+    FLOAT32,
+    NO_DIGEST,
+    ModelMetadata,
+    signed,
+    verify_digest,
+)
 
 OUTPUT_NAMES = ("uv", "log2_scale", "bearing", "led_probability", "confidence", "spread", "attention")
 OPSET = 18
@@ -96,12 +103,18 @@ def _halve_weights(model: onnx.ModelProto) -> None:
 def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
     """Read the network's weights and metadata back; LedposeError for a file that is not such a model."""
     try:
-        model = onnx.load(str(path))
+        data = path.read_bytes()
+        model = onnx.load_from_string(data)
     except FileNotFoundError:
         raise LedposeError(f"the model {path} does not exist") from None
     except Exception as error:
         raise LedposeError(f"{path} is not an ONNX file ({type(error).__name__})") from error
-    metadata = ModelMetadata.from_properties({p.key: p.value for p in model.metadata_props})
+    properties = {p.key: p.value for p in model.metadata_props}
+    try:
+        metadata = ModelMetadata.from_properties(properties)
+        verify_digest(data, properties)
+    except LedposeError as error:
+        raise LedposeError(f"the model {path} cannot be used: {error}") from error
     if metadata.precision != FLOAT32:
         raise LedposeError(
             f"{path} is {metadata.precision}, too coarse to train from: give the model that it was made of"

@@ -288,7 +288,8 @@ class Objective(nn.Module):
         weight = untold_weight + (1 - untold_weight) * share
         halves = (2, batch // 2, -1)
         parts = {
-            "leds/fine": (weight * cross_entropy).mean(),
+            "leds/fine": cross_entropy.mean(),
+            "leds/weighted": (weight * cross_entropy).mean(),
             "leds/pairs": pair_loss(
                 look.leds.view(halves), states.view(halves), (weight * pairs.repeat(2)[:, None]).view(halves)
             ),
@@ -300,7 +301,7 @@ class Objective(nn.Module):
             "presence": (trust * present).mean() + (crops.away[:others] * absent).mean(),
         }
         loss = (
-            4 * parts["leds/fine"]
+            4 * parts["leds/weighted"]
             + PAIR_WEIGHT * parts["leds/pairs"]
             + BEARING_WEIGHT * parts["bearing/fine"]
             + 0.2 * parts["crowding"]

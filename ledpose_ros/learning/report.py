@@ -206,14 +206,12 @@ def _facts(state: dict[str, Any], log: Log, recordings: Sequence[Recording], sof
     preset, steps = state["preset"], sum(phase["steps"] for phase in state["preset"]["phases"])
     name = next((name for name, known in PRESETS.items() if asdict(known.scaled(steps)) == preset), "own")
     phases = ", ".join(f"{phase['kind']} {phase['steps']}" for phase in preset["phases"])
-    rows = [
-        (
-            "recording",
-            f"{recording.path.name}: {len(recording)} pictures, "
-            f"SHA-256 {state['digests'].get(recording.path.name, 'unknown')[:12]}",
-        )
-        for recording in recordings
-    ]
+    rows = []
+    for recording in recordings:
+        # Recordings of other folders may bear the same name.
+        known = [digest[:12] for name, digest in state["digests"] if name == recording.path.name]
+        words = f"{recording.path.name}: {len(recording)} pictures, SHA-256 {' or '.join(known) or 'unknown'}"
+        rows.append(("recording", words))
     rows += [
         ("pictures", f"{sum(map(len, recordings))} of {' x '.join(map(str, state['input_size']))}"),
         ("LEDs", ", ".join(state["led_names"])),

@@ -34,7 +34,7 @@ from ledpose_ros.learning.windows import (
 )
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CHECKPOINT_FORMAT = "ledpose-checkpoint-3"
+CHECKPOINT_FORMAT = "ledpose-checkpoint-4"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
 AVERAGE_SHARE = 0.04
@@ -61,9 +61,8 @@ class Phase:
 
     warm-up: the coarse network on one scale, on the darkest pictures; search: on all scales, with ever
     brighter pictures. expected: the paper's plain loss on all scales, to compare with. The others begin with
-    newly estimated windows. align: the fine network, on widely
-    displaced windows, so that they become alike; look: on slightly displaced ones; joint: both networks, and
-    the windows guide the coarse one.
+    newly estimated windows. align: the fine network, on widely displaced windows, so that they become alike;
+    look: on slightly displaced ones; joint: both networks, and the windows guide the coarse one.
     """
 
     kind: Literal["warm-up", "search", "expected", "align", "look", "joint"]
@@ -233,6 +232,7 @@ class Trainer:
             "led_directions": [float(a) for a in self.data.led_directions],
             "input_size": list(self.data.input_size),
             "digests": self.data.digests,
+            "level": self.data.level,
             "step": self.step,
             "preset": asdict(self.preset),
             "adapting": self.adapting,
@@ -256,12 +256,18 @@ class Trainer:
     def resume(self) -> None:
         """Continue the run whose checkpoint is in the directory, to the bit where the platform allows."""
         state = load_checkpoint(self.directory / CHECKPOINT_NAME)
-        mine = {"preset": asdict(self.preset), "seed": self.seed, "digests": self.data.digests}
+        mine = {
+            "preset": asdict(self.preset),
+            "seed": self.seed,
+            "digests": self.data.digests,
+            "level": self.data.level,
+        }
         for name, value in mine.items():
             if state[name] != value:
                 raise LedposeError(
                     f"the run in {self.directory} had {name} {state[name]}, this one has {value}: resume "
-                    "with the same recordings, --preset, --steps and --seed, or start a new directory"
+                    "with the same recordings in the same order, --level, --preset, --steps and --seed, or "
+                    "start a new directory"
                 )
         if len(state["processes"]) != self.processes.count:
             raise LedposeError(
@@ -363,18 +369,30 @@ class Trainer:
         loss, parts = self._loss()
         value = float(self.processes.mean(loss.detach().clone()))
         if not math.isfinite(value):
-            raise LedposeError(
-                f"the loss became {value} at step {self.step}, the last good checkpoint is in "
-                f"{self.directory}; run `ledpose inspect` on the recordings and train with another --seed"
-            )
+            raise self._diverged(f"the loss became {value}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for network in (self.network.coarse, self.network.fine):
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0))
+            # Before it spoils the weights, and with them the next checkpoint.
+            if not math.isfinite(norm):
+                raise self._diverged(f"the norm of a gradient became {norm}")
         self.optimizer.step()
         self.average.update_parameters(self.network)
         self.step += 1
         return value, parts
+
+    def _diverged(self, what: str) -> LedposeError:
+        path = self.directory / CHECKPOINT_NAME
+        kept = (
+            f"{path} is the last good checkpoint, of which `ledpose export` makes a model"
+            if path.exists()
+            else f"there was no checkpoint yet, the first comes at step {SAVE_PERIOD}"
+        )
+        return LedposeError(
+            f"{what} at step {self.step}: run `ledpose inspect` on the recordings, and train anew with "
+            f"another --seed; {kept}"
+        )
 
     def run(self) -> bool:
         """Train to the end of the preset; False when a signal ended it early. Always leaves a checkpoint."""
