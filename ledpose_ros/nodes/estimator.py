@@ -420,7 +420,7 @@ class EstimatorNode(LifecycleNode):
             )
         for stage, duration in zip(STAGES, np.diff(times), strict=True):
             self._durations[stage].append(duration)
-        self._peer_count, self._confidence = len(peers), float(detections.confidence.max())
+        self._peer_count, self._confidence = len(peers), float(detections.confidence.max(initial=0.0))
         self._answered += 1
         self._why_not = ""
         self._answer_time = time.monotonic()
