@@ -17,6 +17,8 @@ from ledpose_ros.recording import Recording
 
 TOO_FEW, FEW = 50, 1000
 """Samples below which nothing, and not much, can be learned."""
+SMALLEST_SIDE = 64
+"""Pixels that a picture must have each way: at the coarsest scales fewer have no cell to look with."""
 SHORT = 300.0
 """Seconds below which backgrounds and views are hardly varied."""
 BALANCE = (0.3, 0.7)
@@ -125,6 +127,15 @@ def _file_findings(recording: Recording) -> list[Finding]:
         )
     if not len(recording):
         return found
+    width, height = recording.info.width, recording.info.height
+    if min(width, height) < SMALLEST_SIDE:
+        found.append(
+            Finding(
+                "error",
+                f"the pictures of {name} are {width}x{height}",
+                f"record some of {SMALLEST_SIDE} px or more each way, best of 320x180 to 1280x720",
+            )
+        )
     hold = longest_hold(recording.led_states)
     if hold > LONG_HOLD:
         found.append(

@@ -20,19 +20,21 @@ INFO = RecordingInfo(
     led_names=("front", "left"),
     led_directions=(0.0, np.pi / 2),
     camera_frame="camera",
-    K=np.array([[50.0, 0, 16], [0, 51.0, 12], [0, 0, 1]]),
+    K=np.array([[50.0, 0, 48], [0, 51.0, 36], [0, 0, 1]]),
     D=np.zeros(5),
     distortion_model="plumb_bob",
-    width=32,
-    height=24,
+    width=96,
+    height=72,
     image_encoding="png",
 )
 POSE = np.array([0.0, 0, 1, 0, 0, 0, 1])
 
 
 def picture(number: int) -> np.ndarray:
-    """Noise, so that a sample takes about 2.5 kB on disk."""
-    return np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8)
+    """Noise in a corner, so that a sample takes about 2.5 kB on disk."""
+    image = np.zeros((72, 96, 3), np.uint8)
+    image[:24, :32] = np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8)
+    return image
 
 
 def append(
@@ -76,7 +78,7 @@ def test_inspect_reports_what_is_there(tmp_path: Path, capsys: pytest.CaptureFix
     assert summary["distinct_states"] == 4 and summary["possible_states"] == 4
     assert summary["entropy"] == 2 and summary["led_changes"] == 11
     assert summary["ground_truth"] == 6
-    assert (summary["camera"]["fx"], summary["camera"]["width"]) == (50.0, 32)
+    assert (summary["camera"]["fx"], summary["camera"]["width"]) == (50.0, 96)
     few = summary["findings"][0]
     assert few["severity"] == "error" and few["what"].startswith("12 samples are too few") and few["advice"]
 

@@ -54,6 +54,7 @@ from ledpose_ros.learning.windows import (  # noqa: E402
     _on_floor,
     cut_crops,
     estimate_windows,
+    film_neighbours,
 )
 
 # Toy images are too small to share among threads.
@@ -362,7 +363,8 @@ def toy_windows(centres, trust) -> Windows:
     count = len(centres)
     log2_scale = torch.full((count,), math.log2(window_side(torch.tensor(0.0)) / 48))
     uv = torch.from_numpy(centres).float()
-    return Windows(uv, log2_scale, torch.as_tensor(trust), torch.zeros(count, 2), log2_scale)
+    nothing = torch.zeros(count, 2)
+    return Windows(uv, log2_scale, torch.as_tensor(trust), nothing, nothing, log2_scale)
 
 
 def test_a_new_estimate_keeps_the_median_size(tmp_path):
@@ -618,6 +620,16 @@ def test_a_pyramid_keeps_odd_edges():
     assert [tuple(level.shape[-2:]) for level in pyramid.halves] == [(3, 4), (2, 2), (1, 1)]
 
 
+def test_only_pictures_of_a_robot_that_has_not_moved_are_of_a_film(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 6)
+    data = replace(load_recordings([tmp_path / "toy.h5"]), seconds=np.array([0, 0.03, 0.06, 0.09, 0.12, 9]))
+    uv = torch.tensor([[50.0, 50], [52, 51], [150, 50], [151, 50], [150, 50], [150, 50]])
+    log2_scale = torch.tensor([0.0, 0.1, 0.0, 0.0, 1.5, 1.5])
+    trust = torch.tensor([1.0, 0.9, 0.3, 0.9, 1.0, 1.0])
+    windows = Windows(uv, log2_scale, trust, torch.zeros(6, 2), torch.zeros(6, 2), torch.zeros(6))
+    assert film_neighbours(windows, data).tolist() == [1, 0, 2, 3, 4, 5]
+
+
 def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):
     write_toy_recording(tmp_path / "toy.h5", 4)
     data = load_recordings([tmp_path / "toy.h5"], level=True)
@@ -627,7 +639,7 @@ def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):
     np.testing.assert_allclose(data.floor_depths(uv), [10, 5, 2.5, np.nan], rtol=1e-6)
     windows = Windows(
         torch.from_numpy(uv).float(), torch.tensor([0.5, 0.0, 0.0, 0.0]), torch.ones(4), torch.zeros(4, 2),
-        torch.zeros(4),
+        torch.zeros(4, 2), torch.zeros(4),
     )  # fmt: skip
     apart = replace(data, seconds=np.arange(4) * 60.0)
     placed = _on_floor(windows, apart)
@@ -637,3 +649,33 @@ def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):
     still = replace(windows, uv=torch.tensor([[60.0, horizon + drop] for drop in (19, 21, 19, 21)]))
     sizes, single = (_on_floor(still, some).log2_scale for some in (data, apart))
     assert 0 < sizes.max() - sizes.min() < 0.5 * (single.max() - single.min())
+
+
+def test_on_a_floor_no_side_of_the_robot_is_nearer_than_the_others(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 1)
+    one = load_recordings([tmp_path / "toy.h5"], level=True)
+    count = 4000
+    data = replace(
+        one,
+        led_states=np.zeros((count, 4), np.float32),
+        seconds=np.arange(count) * 60.0,
+        recording=np.zeros(count, int),
+    )
+    generator = torch.Generator().manual_seed(0)
+    log2_depth = 1 + torch.rand(count, generator=generator)
+    psi = (torch.rand(count, generator=generator) - 0.5) * 2 * math.pi
+    # The windows lie a tenth of the camera's height lower on the back than on the front.
+    height = 1 - 0.05 * psi.cos()
+    uv = torch.stack([torch.full((count,), WIDTH / 2), HEIGHT / 2 + 100 * height / log2_depth.exp2()], 1)
+    bearing = 0.9 * torch.stack([psi.cos(), psi.sin()], 1)
+    nothing = torch.zeros(count, 2)
+    windows = Windows(uv, log2_depth - 2, torch.ones(count), bearing, nothing, torch.zeros(count))
+
+    def difference(windows: Windows) -> float:
+        """Octaves by which fronts are nearer than backs, less what is true."""
+        excess = _on_floor(windows, data).log2_scale - log2_depth
+        return float(excess[psi.cos() > 0.7].median() - excess[psi.cos() < -0.7].median())
+
+    assert difference(replace(windows, bearing=nothing)) == pytest.approx(0.13, abs=0.02)
+    assert difference(replace(windows, bearing=0.4 * bearing)) == pytest.approx(0.13, abs=0.02)
+    assert abs(difference(windows)) < 0.04

@@ -17,11 +17,11 @@ INFO = RecordingInfo(
     led_names=("front", "left"),
     led_directions=(0.0, np.pi / 2),
     camera_frame="camera",
-    K=np.array([[50.0, 0, 16], [0, 51.0, 12], [0, 0, 1]]),
+    K=np.array([[50.0, 0, 48], [0, 51.0, 32], [0, 0, 1]]),
     D=np.zeros(0),
     distortion_model="",
-    width=32,
-    height=24,
+    width=96,
+    height=64,
     image_encoding="png",
 )
 
@@ -33,7 +33,7 @@ def balanced(count: int) -> np.ndarray:
 
 def noise(index: int, grey: int = 30) -> np.ndarray:
     """A picture that is like no other, about as bright as `grey`."""
-    return np.random.default_rng(index).integers(grey - 20, grey + 20, (24, 32, 3), np.uint8)
+    return np.random.default_rng(index).integers(grey - 20, grey + 20, (64, 96, 3), np.uint8)
 
 
 def write(
@@ -129,10 +129,16 @@ def test_pictures(tmp_path: Path, picture: Callable[[int], np.ndarray], severity
 def test_pictures_that_cannot_be_used(tmp_path: Path) -> None:
     """One of another size than the recording says is no better than one that cannot be decoded."""
     path = write(
-        tmp_path / "a.h5", balanced(60), lambda index: noise(index)[:20] if index == 7 else noise(index)
+        tmp_path / "a.h5", balanced(60), lambda index: noise(index)[:60] if index == 7 else noise(index)
     )
     error = finding(found_in(path), "1 of 60 pictures tried cannot be used")
-    assert error.severity == "error" and "image 7" in error.what and "32x20" in error.what
+    assert error.severity == "error" and "image 7" in error.what and "96x60" in error.what
+
+
+def test_pictures_too_small_to_learn_from(tmp_path: Path) -> None:
+    path = write(tmp_path / "tiny.h5", balanced(1000), info=replace(INFO, width=96, height=63))
+    error = found_in(path)[0]
+    assert error.severity == "error" and error.what == "the pictures of tiny.h5 are 96x63"
 
 
 def test_stamps(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from ledpose_ros.learning.windows import (
 )
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CHECKPOINT_FORMAT = "ledpose-checkpoint-4"
+CHECKPOINT_FORMAT = "ledpose-checkpoint-5"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
 AVERAGE_SHARE = 0.04

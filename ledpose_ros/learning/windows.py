@@ -68,8 +68,15 @@ CLIP = (0.3, 0.5, 0.4)
 deviations. Pictures that are not a film have nothing near them and stay as they are."""
 NEXT_PICTURE = 0.5
 """Seconds within which a peer has hardly moved: the picture before or after tells where it may be."""
+NEAR = 6.0
+"""Square of how far apart, in units of CLIP, two pictures of a film may be. Others are none, whatever their
+stamps say."""
 CLIP_NEIGHBOURS = 8
 """Pictures before and after that are looked at for it."""
+SURE_BEARING = 0.5
+"""Length of a bearing from which on it is believed."""
+WAVE_DOUBT = 100.0
+"""Pictures below which distances that seem to depend on the bearing are rather taken for chance."""
 _BATCH = 32
 
 
@@ -80,6 +87,7 @@ class Windows:
     uv: Tensor  # (N, 2) centre [px]
     log2_scale: Tensor  # (N,)
     trust: Tensor  # (N,) how far to believe it, 0..1
+    bearing: Tensor  # (N, 2) of the peer in it, as in `FineLook`; zeros while the fine network knows nothing
     rival_uv: Tensor  # (N, 2) [px]
     rival_log2_scale: Tensor  # (N,)
 
@@ -113,16 +121,17 @@ class Proposals(NamedTuple):
     uv: Tensor  # (B, M, 2)
     log2_scale: Tensor  # (B, M)
     trust: Tensor  # (B, M)
+    bearing: Tensor  # (B, M, 2)
 
-    def joined(self, uv: Tensor, log2_scale: Tensor, trust: Tensor) -> Proposals:
-        """These and one more, uv (B, 2), log2 scale and trust (B,)."""
-        more = (uv[:, None], log2_scale[:, None], trust[:, None])
+    def joined(self, windows: Windows) -> Proposals:
+        """These and the windows of some estimate (B,)."""
+        more = (getattr(windows, name)[:, None] for name in self._fields)
         return Proposals(*(torch.cat(pair, 1) for pair in zip(self, more, strict=True)))
 
-    def best(self, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """uv (B, 2), log2 scale and trust (B,) of those with the highest score (B, M)."""
+    def best(self, score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """uv (B, 2), log2 scale, trust (B,) and bearing (B, 2) of those with the highest score (B, M)."""
         row, best = torch.arange(len(score), device=score.device), score.argmax(1)
-        return self.uv[row, best], self.log2_scale[row, best], self.trust[row, best]
+        return self.uv[row, best], self.log2_scale[row, best], self.trust[row, best], self.bearing[row, best]
 
 
 def _batches(data: TrainingSet, what: str) -> tqdm:
@@ -155,18 +164,17 @@ def estimate_windows(
         _, posterior = location_loss(maps, coarse_cross_entropy(maps, states))
         peaks_uv, peaks_scale, mass = network.find_peaks(posterior, maps.log2_scale(), PROPOSALS)
         trust = (mass / SURE_MASS).clamp(0, 1)
-        peaks = proposals = Proposals(peaks_uv, peaks_scale, trust)
+        peaks = proposals = Proposals(peaks_uv, peaks_scale, trust, torch.zeros_like(peaks_uv))
         estimate = peaks.best(trust)
         if refine:
             if last is not None and beside is not None:
                 for chosen in (indices, beside[indices]):
-                    before = last.of(chosen, device)
-                    proposals = proposals.joined(before.uv, before.log2_scale, before.trust)
+                    proposals = proposals.joined(last.of(chosen, device))
             pyramid = Pyramid(data.images_of(indices, device), levels)
             estimate = _refined(network, pyramid, proposals, states)
-        uv, log2_scale, _ = estimate
+        uv, log2_scale, *_ = estimate
         away = (peaks_uv - uv[:, None]).abs().amax(2) > AWAY * window_side(log2_scale)[:, None]
-        rival_uv, rival_scale, _ = peaks.best(trust * away)
+        rival_uv, rival_scale, *_ = peaks.best(trust * away)
         found.append(tuple(values.cpu() for values in (*estimate, rival_uv, rival_scale)))
     network.train()
     windows = Windows(*(torch.cat(parts) for parts in zip(*found, strict=True)))
@@ -182,8 +190,10 @@ def _surer_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
     best, trust = here.copy(), np.full(len(data), -1.0)
     for step in (-1, 1):
         there = np.clip(here + step, 0, len(data) - 1)
-        near = (data.recording[there] == data.recording) & (
-            np.abs(data.seconds[there] - data.seconds) < NEXT_PICTURE
+        near = (
+            (there != here)
+            & (data.recording[there] == data.recording)
+            & (np.abs(data.seconds[there] - data.seconds) < NEXT_PICTURE)
         )
         surer = near & (windows.trust[there].numpy() > trust)
         best[surer], trust[surer] = there[surer], windows.trust[there[surer]].numpy()
@@ -191,15 +201,29 @@ def _surer_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
 
 
 def film_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
-    """For each image (N,) the one beside it in a film, itself where none with a trusted window is."""
+    """For each image (N,) the one beside it in a film, itself where none with a trusted window near by is."""
+    here = np.arange(len(data))
     beside = _surer_neighbours(windows, data)
-    return np.where(windows.trust[beside].numpy() >= TRUSTED, beside, np.arange(len(data)))
+    near = (_apart(windows, data, here, beside) < NEAR) & (windows.trust[beside] >= TRUSTED)
+    return np.where(near.numpy(), beside, here)
+
+
+def _apart(windows: Windows, data: TrainingSet, one: NDArray[np.int64], other: NDArray[np.int64]) -> Tensor:
+    """How far images lie apart in time, place and size: squares, in units of CLIP, (B,)."""
+    time, place, size = CLIP
+    side = window_side(windows.log2_scale)
+    return (
+        torch.from_numpy(((data.seconds[other] - data.seconds[one]) / time) ** 2)
+        + ((windows.uv[other] - windows.uv[one]) / (place * side[one, None])).square().sum(1)
+        + ((windows.log2_scale[other] - windows.log2_scale[one]) / size).square()
+    )
 
 
 def _on_floor(windows: Windows, data: TrainingSet) -> Windows:
     """Windows whose sizes follow from how far below the horizon they are; none above it is trusted.
 
-    The height of the camera is unknown, so the median size of each camera's trusted windows stays.
+    The height of the camera is unknown, so the median size of each camera's trusted windows stays. So is the
+    height at which a side of the robot is seen: see `_due_to_bearing`.
     """
     log2_depth = torch.from_numpy(np.log2(data.floor_depths(windows.uv.double().numpy()))).float()
     on_floor = log2_depth.isfinite()
@@ -208,19 +232,39 @@ def _on_floor(windows: Windows, data: TrainingSet) -> Windows:
     trusted[windows.trusted()] = True
     for members in data.same_camera():
         known = members[on_floor[members].numpy()]
-        sure = known[trusted[known].numpy()]
-        if len(sure):
-            offset = (windows.log2_scale[sure] - log2_depth[sure]).median()
-            log2_scale[known] = (log2_depth[known] + offset).clamp(*LOG2_SCALES)
+        sure = trusted[known]
+        if sure.any():
+            depth = log2_depth[known] - _due_to_bearing(log2_depth[known], windows.bearing[known], sure)
+            offset = (windows.log2_scale[known] - depth)[sure].median()
+            log2_scale[known] = (depth + offset).clamp(*LOG2_SCALES)
     # Where it touches the floor is told to a few centimetres; a clip of blinking LEDs evens that out.
     log2_scale = _averaged_over_clips(log2_scale[:, None], data, windows)[:, 0]
     return replace(windows, log2_scale=log2_scale, trust=windows.trust * on_floor)
 
 
+def _due_to_bearing(log2_depth: Tensor, bearing: Tensor, sure: Tensor) -> Tensor:
+    """The part (N,) of log2 depths (N,) that depends on the bearing (N, 2), told from those that are `sure`.
+
+    Robots that move about show each of their sides at all distances. If one seems nearer on the whole,
+    windows lie lower on it than on the others; and sizes that followed from that would draw them ever lower.
+    """
+    cosine, sine = bearing.unbind(1)
+    # A network that cannot tell far robots' bearings yet gives them all one, of no length.
+    sure = sure & (bearing.norm(dim=1) > SURE_BEARING)
+    if not sure.any():
+        return torch.zeros_like(log2_depth)
+    waves = torch.stack([cosine, sine, cosine**2 - sine**2, 2 * cosine * sine], 1).double()
+    about = waves - waves[sure].mean(0)
+    seen = about[sure]
+    doubt = WAVE_DOUBT * torch.eye(waves.shape[1], dtype=torch.float64)
+    size = torch.linalg.solve(seen.T @ seen + doubt, seen.T @ log2_depth[sure].double())
+    return (about @ size).float()
+
+
 def _refined(
     network: PeerNetwork, pyramid: Pyramid, proposals: Proposals, states: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The best proposal, moved onto its peer: uv (B, 2), log2 scale and trust (B,)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best proposal, moved onto its peer: uv (B, 2), log2 scale, trust (B,) and bearing (B, 2)."""
     uv, log2_scale = proposals.uv, proposals.log2_scale
     for _ in range(LOOKS):
         uv, moved, look = network.refine(pyramid, uv, log2_scale)
@@ -229,7 +273,7 @@ def _refined(
     told = -led_cross_entropy(look.leds, states.repeat_interleave(count, 0)).sum(1)
     # The posterior of the coarse network is the prior here; the fine network learns presence last of all.
     evidence = (told + logsigmoid(look.presence)).view(-1, count) + proposals.trust.clamp(min=0.01).log()
-    return Proposals(uv, log2_scale, proposals.trust).best(evidence)
+    return Proposals(uv, log2_scale, proposals.trust, look.bearing.view_as(uv)).best(evidence)
 
 
 @torch.no_grad()
@@ -296,19 +340,13 @@ def told_leds(
 
 def _averaged_over_clips(values: Tensor, data: TrainingSet, windows: Windows) -> Tensor:
     """Values (N, K) averaged with weights that fall with the difference in time, place and size (CLIP)."""
-    time, place, size = CLIP
     total, weights = torch.zeros_like(values), torch.zeros(len(values), 1)
     here = np.arange(len(values))
-    side = window_side(windows.log2_scale)
     for step in range(-CLIP_NEIGHBOURS, CLIP_NEIGHBOURS + 1):
         there = np.clip(here + step, 0, len(here) - 1)
         same = (data.recording[there] == data.recording[here]) & (there == here + step)
-        apart = (
-            torch.from_numpy(((data.seconds[there] - data.seconds[here]) / time) ** 2)
-            + ((windows.uv[there] - windows.uv) / (place * side[:, None])).square().sum(1)
-            + ((windows.log2_scale[there] - windows.log2_scale) / size).square()
-        )
-        weight = (torch.exp(-apart / 2) * torch.from_numpy(same)).float()[:, None]
+        near = torch.exp(-_apart(windows, data, here, there) / 2)
+        weight = (near * torch.from_numpy(same)).float()[:, None]
         total += weight * values[there]
         weights += weight
     return total / weights
