@@ -18,7 +18,7 @@ from ledpose_ros.recording import Recording
 TOO_FEW, FEW = 50, 1000
 """Samples below which nothing, and not much, can be learned."""
 SMALLEST_SIDE = 64
-"""Pixels that a picture must have each way: at the coarsest scales fewer have no cell to look with."""
+"""Pixels that a picture must have each way: one cell of the coarsest scale. The estimator needs as many."""
 SHORT = 300.0
 """Seconds below which backgrounds and views are hardly varied."""
 BALANCE = (0.3, 0.7)

@@ -14,6 +14,7 @@ from toy import HEIGHT, WIDTH, toy_sample, write_toy_recording
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS
+from ledpose_ros.recording_check import SMALLEST_SIDE
 
 torch = pytest.importorskip("torch")
 
@@ -22,6 +23,8 @@ from ledpose_ros.learning import augmentation, loss  # noqa: E402
 from ledpose_ros.learning.dataset import batch_indices, load_recordings  # noqa: E402
 from ledpose_ros.learning.network import (  # noqa: E402
     MAX_PEAKS,
+    SCALES,
+    STRIDE,
     CoarseMaps,
     PeerNetwork,
     Pyramid,
@@ -620,6 +623,10 @@ def test_a_pyramid_keeps_odd_edges():
     assert [tuple(level.shape[-2:]) for level in pyramid.halves] == [(3, 4), (2, 2), (1, 1)]
 
 
+def test_pictures_must_have_a_cell_at_the_coarsest_scale():
+    assert STRIDE / min(SCALES) == SMALLEST_SIDE
+
+
 def test_only_pictures_of_a_robot_that_has_not_moved_are_of_a_film(tmp_path):
     write_toy_recording(tmp_path / "toy.h5", 6)
     data = replace(load_recordings([tmp_path / "toy.h5"]), seconds=np.array([0, 0.03, 0.06, 0.09, 0.12, 9]))
@@ -627,7 +634,7 @@ def test_only_pictures_of_a_robot_that_has_not_moved_are_of_a_film(tmp_path):
     log2_scale = torch.tensor([0.0, 0.1, 0.0, 0.0, 1.5, 1.5])
     trust = torch.tensor([1.0, 0.9, 0.3, 0.9, 1.0, 1.0])
     windows = Windows(uv, log2_scale, trust, torch.zeros(6, 2), torch.zeros(6, 2), torch.zeros(6))
-    assert film_neighbours(windows, data).tolist() == [1, 0, 2, 3, 4, 5]
+    assert film_neighbours(windows, data).tolist() == [1, 0, 3, 3, 4, 5]
 
 
 def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):
@@ -654,7 +661,7 @@ def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):
 def test_on_a_floor_no_side_of_the_robot_is_nearer_than_the_others(tmp_path):
     write_toy_recording(tmp_path / "toy.h5", 1)
     one = load_recordings([tmp_path / "toy.h5"], level=True)
-    count = 4000
+    count = 20_000
     data = replace(
         one,
         led_states=np.zeros((count, 4), np.float32),

@@ -69,14 +69,15 @@ deviations. Pictures that are not a film have nothing near them and stay as they
 NEXT_PICTURE = 0.5
 """Seconds within which a peer has hardly moved: the picture before or after tells where it may be."""
 NEAR = 6.0
-"""Square of how far apart, in units of CLIP, two pictures of a film may be. Others are none, whatever their
-stamps say."""
+"""Square of how far apart, in units of CLIP, two pictures of a film may be. Those farther apart are not taken
+for one, whatever their stamps say."""
 CLIP_NEIGHBOURS = 8
 """Pictures before and after that are looked at for it."""
 SURE_BEARING = 0.5
 """Length of a bearing from which on it is believed."""
-WAVE_DOUBT = 100.0
-"""Pictures below which distances that seem to depend on the bearing are rather taken for chance."""
+WAVE_DOUBT = 500.0
+"""Weight of the doubt, in pictures of which many are of the same clip: with fewer, distances that seem to
+depend on the bearing are rather taken for chance."""
 _BATCH = 32
 
 
@@ -184,28 +185,33 @@ def estimate_windows(
     return _on_floor(windows, data) if data.level else windows
 
 
-def _surer_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
-    """For each image (N,) the one before or after whose window is surer; itself where there is none."""
+def _surer_neighbours(
+    windows: Windows, data: TrainingSet, within: float = float("inf"), trust: float = 0.0
+) -> NDArray[np.int64]:
+    """For each image (N,) the one before or after whose window is surer; itself where there is none.
+
+    `within` and `trust` are the largest distance, as of `_apart`, and the least trust of windows that count.
+    """
     here = np.arange(len(data))
-    best, trust = here.copy(), np.full(len(data), -1.0)
+    best, best_trust = here.copy(), np.full(len(data), -1.0)
     for step in (-1, 1):
         there = np.clip(here + step, 0, len(data) - 1)
-        near = (
+        trust_there = windows.trust[there].numpy()
+        surer = (
             (there != here)
             & (data.recording[there] == data.recording)
             & (np.abs(data.seconds[there] - data.seconds) < NEXT_PICTURE)
+            & (_apart(windows, data, here, there).numpy() < within)
+            & (trust_there >= trust)
+            & (trust_there > best_trust)
         )
-        surer = near & (windows.trust[there].numpy() > trust)
-        best[surer], trust[surer] = there[surer], windows.trust[there[surer]].numpy()
+        best[surer], best_trust[surer] = there[surer], trust_there[surer]
     return best
 
 
 def film_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
     """For each image (N,) the one beside it in a film, itself where none with a trusted window near by is."""
-    here = np.arange(len(data))
-    beside = _surer_neighbours(windows, data)
-    near = (_apart(windows, data, here, beside) < NEAR) & (windows.trust[beside] >= TRUSTED)
-    return np.where(near.numpy(), beside, here)
+    return _surer_neighbours(windows, data, NEAR, TRUSTED)
 
 
 def _apart(windows: Windows, data: TrainingSet, one: NDArray[np.int64], other: NDArray[np.int64]) -> Tensor:
