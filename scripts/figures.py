@@ -106,7 +106,7 @@ def sights(recording: Recording, indices: tuple[int, ...]) -> Figure:
 
 
 def looks(recording: Recording, indices: tuple[int, ...]) -> Figure:
-    """From the coarse network's strongest peak to the peer, in the two looks of the fine network."""
+    """From the coarse network's strongest peak to the peer, by a glance and a look of the fine network."""
     network, metadata = load_onnx(shipped_model(TRAINABLE_MODEL))
     figure, axes = plt.subplots(
         len(indices), 4, figsize=(13, 2.9 * len(indices)), width_ratios=(1.9, 1, 1, 1), layout="constrained"
@@ -119,23 +119,27 @@ def looks(recording: Recording, indices: tuple[int, ...]) -> Figure:
             attention = maps.attention()
             window = network.find_peaks(attention, maps.log2_scale(), 1)[:2]
             row[0].imshow(draw_attention(rgb, attention.sum(1)[0].numpy()))
-            cells = GLANCE_CELLS
-            for axis, colour in zip(row[1:], (COARSE, FIRST, SECOND), strict=True):
-                draw_window(row[0], *window, colour)
-                axis.imshow(np.clip(shown_window(cut_windows(pyramid, *window, cells, cells)), 0, 1))
+            *aimed, presence = network.aim(pyramid, *window)
+            *measured, look = network.refine(pyramid, *aimed)
+            leds = " ".join(f"{p:.2f}" for p in look.leds[0].sigmoid().tolist())
+            psi = np.degrees(np.arctan2(*look.bearing[0].flip(0).tolist()))
+            words = f"a peer: {float(presence):.2f}", f"psi {psi:+.0f} deg\nLEDs {leds}", ""
+            cells = GLANCE_CELLS, WINDOW_CELLS, WINDOW_CELLS
+            colours = COARSE, FIRST, SECOND
+            for axis, at, side, said, colour in zip(
+                row[1:], (window, aimed, measured), cells, words, colours, strict=True
+            ):
+                draw_window(row[0], *at, colour)
+                axis.imshow(np.clip(shown_window(cut_windows(pyramid, *at, side, side)), 0, 1))
                 for spine in axis.spines.values():
                     spine.set(color=colour, linewidth=4)
-                uv, log2_scale, look = network.refine(pyramid, *window, cells)
-                leds = " ".join(f"{p:.2f}" for p in look.leds[0].sigmoid().tolist())
-                psi = np.degrees(np.arctan2(*look.bearing[0].flip(0).tolist()))
-                axis.set_xlabel(f"psi {psi:+.0f} deg\nLEDs {leds}", fontsize=9)
-                window, cells = (uv, log2_scale), WINDOW_CELLS
+                axis.set_xlabel(said, fontsize=9)
         row[0].set(xlim=(0, rgb.shape[1]), ylim=(rgb.shape[0], 0))
         true = " ".join(f"{state:.0f}" for state in recording.led_states[index])
         row[0].set_xlabel(f"true LEDs ({', '.join(metadata.led_names)}): {true}", fontsize=9)
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    titles = ("attention, and windows", "coarse peak", "after the first look", "after the second")
+    titles = ("attention, and windows", "coarse peak", "after the glance", "after the look")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
     return figure

@@ -42,6 +42,7 @@ from ledpose_ros.learning.trainer import (  # noqa: E402
     Preset,
     Trainer,
     load_checkpoint,
+    network_from_checkpoint,
 )
 
 DIRECTIONS = torch.tensor(DEFAULT_LED_DIRECTIONS, dtype=torch.float32)
@@ -169,7 +170,8 @@ def test_training_never_opens_the_ground_truth(tmp_path):
 
 
 def test_resume_continues_to_the_bit_wherever_it_stopped(tmp_path):
-    phases = [Phase("warm-up", 1), Phase("search", 1), Phase("align", 2), Phase("look", 2), Phase("joint", 2)]
+    steps = {"warm-up": 1, "search": 1, "align": 2, "look": 2, "joint": 2, "glance": 2}
+    phases = [Phase(kind, count) for kind, count in steps.items()]
     preset = Preset(tuple(phases), learning_rate=1e-3)
     write_toy_recording(tmp_path / "toy.h5", 12)
     data = load_recordings([tmp_path / "toy.h5"])
@@ -466,6 +468,36 @@ def test_learning_finds_the_toy_robot(tmp_path):
     assert np.median(errors) < 0.5 * np.median(chance)
 
 
+def test_glances_learn_what_the_fine_network_sees_and_leave_it_as_it_is(tmp_path, monkeypatch):
+    """The network for glances comes last; it takes over when it has learned long enough."""
+    write_toy_recording(tmp_path / "toy.h5", 40)
+    data = load_recordings([tmp_path / "toy.h5"])
+    teacher = PeerNetwork()
+    # It sees a peer everywhere.
+    torch.nn.init.constant_(teacher.fine.head.bias[-1:], 4)
+    preset = Preset((Phase("joint", 1), Phase("glance", 40)), learning_rate=1e-3)
+    trainer = Trainer(data, tmp_path / "run", preset, initial=teacher)
+    trainer.directory.mkdir()
+    trainer.network.train()
+    trainer.train_step()
+    averaged = {name: weight.clone() for name, weight in trainer.average.module.state_dict().items()}
+    losses = [trainer.train_step() for _ in range(40)]
+    for part in ("shift/glance", "presence/glance"):
+        values = [float(parts[part]) for _, parts in losses]
+        assert np.mean(values[-5:]) < np.mean(values[:5]) - 0.1, part
+    for network in (trainer.network, trainer.average.module):
+        for name, weight in network.state_dict().items():
+            same = torch.allclose(weight.float(), averaged[name].float(), rtol=1e-5, atol=1e-7)
+            assert same != name.startswith("glance."), name
+    trainer.save()
+    assert not network_from_checkpoint(load_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)).glances
+
+    monkeypatch.setattr("ledpose_ros.learning.trainer.LEAST_GLANCES", 1)
+    trainer = Trainer(data, tmp_path / "glances", PRESETS["glance"].scaled(1), initial=trainer.network)
+    assert trainer.run()
+    assert network_from_checkpoint(load_checkpoint(tmp_path / "glances" / CHECKPOINT_NAME)).glances
+
+
 def test_command_trains_exports_and_adapts(tmp_path, capsys):
     """`ledpose train` leaves a model that the robot's estimator reads and that training can start from."""
     recording = tmp_path / "toy.h5"
@@ -494,7 +526,8 @@ def test_command_refuses_what_nothing_can_be_learned_from(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_exported_graph_agrees_with_torch(tmp_path):
+@pytest.mark.parametrize("glances", [False, True])
+def test_exported_graph_agrees_with_torch(tmp_path, glances):
     """ONNX Runtime and torch agree to 1e-4 (relative for pixels), at the training size and at another one."""
     import onnx
     import onnxruntime
@@ -503,7 +536,7 @@ def test_exported_graph_agrees_with_torch(tmp_path):
     from ledpose_ros.model_metadata import ModelMetadata
 
     torch.manual_seed(0)
-    network = PeerNetwork().eval()
+    network = PeerNetwork(glances=glances).eval()
     metadata = ModelMetadata(
         ("front", "left", "back", "right"), tuple(DEFAULT_LED_DIRECTIONS), (0.5,), 8, (640, 360)
     )
@@ -522,14 +555,16 @@ def test_exported_graph_agrees_with_torch(tmp_path):
     for node in onnx.load(str(path)).graph.node:
         # A computed bias would keep the runtime from merging batch normalisation into the convolution.
         assert node.op_type != "Conv" or all("." in name for name in node.input[2:])
-    assert read == metadata
+    assert read == metadata and loaded.glances == glances
     for name, weight in loaded.state_dict().items():
+        if name.startswith("glance.") and not glances:
+            continue  # it has learned nothing, and is not in the file
         torch.testing.assert_close(weight, network.state_dict()[name], rtol=2**-11, atol=1e-7, msg=name)
     assert path.stat().st_size < 2.1 * sum(weight.numel() for weight in network.parameters()) + 5e5
     assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()
 
 
-def test_only_what_may_be_a_peer_is_looked_at_again():
+def test_only_what_may_be_a_peer_is_looked_at():
     scores = torch.tensor([[0.9, -0.4, 0.01, 0.3], [0.02, 0.01, 0.04, -0.1]])
     assert worthy(scores).tolist() == [[0, 3], [2, 0]]
     # Where nothing may, there is still an answer.

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         metavar="NAME",
         help="cpu (from nothing, the default), full (from nothing, on a GPU), tune (further, on many "
-        "recordings), adapt (a model to a new robot or place, the default with --init)",
+        "recordings), adapt (a model to a new robot or place, the default with --init), glance (only the "
+        "network for glances)",
     )
     parser.add_argument(
         "--level",

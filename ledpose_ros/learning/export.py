@@ -119,19 +119,25 @@ def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
         raise LedposeError(
             f"{path} is {metadata.precision}, too coarse to train from: give the model that it was made of"
         )
-    network = PeerNetwork(leds=len(metadata.led_names))
     weights = {
         i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()).float()
         for i in model.graph.initializer
     }
+    glances = any(name.startswith("glance.") for name in weights)
+    network = PeerNetwork(leds=len(metadata.led_names), glances=glances)
     try:
         missing = network.load_state_dict(
             {name: weight for name, weight in weights.items() if name in network.state_dict()}, strict=False
         ).missing_keys
     except RuntimeError:
         missing = ["of these shapes"]
-    # Only the counters of batch normalisation are not in the file; nothing depends on them.
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    # Not in the file are the counters of batch normalisation, on which nothing depends, and a network for
+    # glances that has not learned yet.
+    missing = [
+        name
+        for name in missing
+        if not name.endswith("num_batches_tracked") and (glances or not name.startswith("glance."))
+    ]
     if missing:
         raise LedposeError(
             f"{path} lacks the weights {missing[0]}: it was not exported by this version of ledpose_ros, "

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ledpose_ros.learning.network import CoarseMaps, FineLook
+from ledpose_ros.learning.network import CoarseMaps, FineLook, Glance
 
 VISIBILITY_SHARPNESS = 2.0
 """Inverse temperature of Lambda: an LED seen from alpha_k weighs e^2 times one seen edge-on."""
@@ -135,6 +135,6 @@ def crowding_loss(bearing: Tensor) -> Tensor:
     return (bearing.detach().norm(dim=1) * log_density).mean()
 
 
-def shift_loss(look: FineLook, shift: Tensor) -> Tensor:
+def shift_loss(look: Glance | FineLook, shift: Tensor) -> Tensor:
     """Negative log-likelihood (Laplace) of the known displacement (W, 3) of a jittered window -> (W,)."""
     return ((look.shift - shift).abs() / look.log_spread.exp() + look.log_spread).sum(-1)

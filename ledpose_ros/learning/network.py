@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network: a coarse look that finds the peer, a fine look that measures it, and the decoder of both.
+"""The network: a coarse look that finds the peer, a fine look that measures it, and the decoder.
 
 The coarse network is the paper's `m_theta`: fully convolutional, stride 8, shared weights on S rescaled
 versions of the image, giving per cell a location logit P, the bearing pair C, S, K LED logits L and how the
 peer's size differs from that of the cell's scale. The fine network looks once more, at a window cut around
 each peak at the peer's own size. There the peer always looks alike, which makes bearing, size and LED states
-far easier to tell than from a sliding cell.
+far easier to tell than from a sliding cell. Between the two a small network glances at all peaks: it moves
+their windows onto peers, and tells which of them deserve the fine look.
 
 `PeerNetwork.forward` is what is exported and what evaluation uses: there is one decoder.
 """
@@ -27,11 +28,11 @@ STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
 MAX_PEAKS = 8
-"""Places in an image at which the fine network looks."""
+"""Peaks of an image at which the network glances."""
 GLANCE_CELLS = 32
-"""Side [samples] of the windows of the first look, which is cheaper: it only moves them onto their peers."""
-WORTH_A_SECOND_LOOK = 0.15
-"""Presence, less `SHADOWED`, after the first look from which on it does look again."""
+"""Side [samples] of the same windows at a glance."""
+WORTH_A_LOOK = 0.15
+"""Presence at a glance, less `SHADOWED`, from which on the fine network looks."""
 SHADOWED = 0.8
 """By how much less present a window counts that shows the same peer as a surer one."""
 
@@ -54,14 +55,22 @@ class CoarseMaps(NamedTuple):
         return self.zoom + scales.view(1, -1, 1, 1)
 
 
+class Glance(NamedTuple):
+    """What is told of W windows at a glance."""
+
+    shift: Tensor  # (W, 3) where the peer is, seen from the window: u, v [sides], log2 of the size ratio
+    log_spread: Tensor  # (W, 3) log of the scale (Laplace) of `shift`
+    presence: Tensor  # (W,) logit: is a peer in the window?
+
+
 class FineLook(NamedTuple):
     """What the fine network tells of W windows."""
 
     leds: Tensor  # (W, K) logits
     bearing: Tensor  # (W, 2) cosine and sine of psi, length below 1
-    shift: Tensor  # (W, 3) where the peer is, seen from the window: u, v [sides], log2 of the size ratio
-    log_spread: Tensor  # (W, 3) log of the scale (Laplace) of `shift`
-    presence: Tensor  # (W,) logit: is a peer in the window?
+    shift: Tensor  # (W, 3) as in `Glance`
+    log_spread: Tensor  # (W, 3)
+    presence: Tensor  # (W,)
 
 
 def squash(pair: Tensor, dim: int) -> Tensor:
@@ -119,8 +128,30 @@ class CoarseNetwork(nn.Module):
         return self.head(self.layers(local_contrast(image)))
 
 
+class GlanceNetwork(nn.Module):
+    """The glance: windows (W, 3, 32, 32) in [-1, 1] -> Glance, at a fifth of the work of a look."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            convolution(3, width, 5, 2),
+            convolution(width, width),
+            convolution(width, 2 * width, 3, 2),
+            convolution(2 * width, 2 * width),
+            convolution(2 * width, 4 * width, 3, 2),
+            nn.Flatten(),
+            nn.Linear(4 * width * (GLANCE_CELLS // 8) ** 2, 128),
+            nn.ReLU(inplace=True),
+        )
+        self.head = nn.Linear(128, 3 + 3 + 1)
+
+    def forward(self, windows: Tensor) -> Glance:
+        shift, log_spread, presence = self.head(self.layers(standardise(windows))).split([3, 3, 1], dim=1)
+        return Glance(shift, log_spread.clamp(-5, 1), presence[:, 0])
+
+
 class FineNetwork(nn.Module):
-    """The second look: windows (W, 3, 64, 64) in [-1, 1] -> FineLook."""
+    """The look: windows (W, 3, 64, 64) in [-1, 1] -> FineLook."""
 
     def __init__(self, leds: int, width: int = 32) -> None:
         super().__init__()
@@ -218,7 +249,7 @@ def cut_windows(
 
     uv (B, M, 2) are centres [px of the full image], log2_scale (B, M) their scales. Gives
     (B*M, 3, cells, cells) with `resolution` cells a window: more cells show more around it. Outside the image
-    is grey (0). Half the resolution spares the full size of the image.
+    is grey (0). The resolution of a glance spares the full size of the image.
     """
     batch, peaks = log2_scale.shape
     side = window_side(log2_scale)
@@ -250,6 +281,12 @@ def cut_windows(
     return windows.transpose(1, 2).reshape(batch * peaks, 3, cells, cells)
 
 
+def moved(uv: Tensor, log2_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres (B, M, 2) and log2 scales (B, M) of windows, moved to where their peers are seen, (B*M, 3)."""
+    shift = shift.view(*log2_scale.shape, 3)
+    return uv + shift[..., :2] * window_side(log2_scale).unsqueeze(-1), log2_scale - shift[..., 2]
+
+
 def shadowed(uv: Tensor, log2_scale: Tensor, presence: Tensor) -> Tensor:
     """1 for windows (B, M) that show the same peer as one with a larger presence, else 0."""
     side = window_side(log2_scale)
@@ -261,7 +298,7 @@ def shadowed(uv: Tensor, log2_scale: Tensor, presence: Tensor) -> Tensor:
 def worthy(scores: Tensor) -> Tensor:
     """Indices of the best windows (B, M), at least one: as many in each image as any image deserves."""
     scores, order = scores.sort(dim=1, descending=True)
-    count = int((scores > WORTH_A_SECOND_LOOK).sum(1).max().clamp(min=1).item())
+    count = int((scores > WORTH_A_LOOK).sum(1).max().clamp(min=1).item())
     # The exporter cannot know.
     torch._check(count >= 1)
     torch._check(count <= order.shape[1])
@@ -269,13 +306,18 @@ def worthy(scores: Tensor) -> Tensor:
 
 
 class PeerNetwork(nn.Module):
-    """Image -> peers. See the module's text; `forward` is the exported graph."""
+    """Image -> peers. See the module's text; `forward` is the exported graph.
 
-    def __init__(self, leds: int = 4) -> None:
+    `glances` says that the network for glances has learned; until then the fine network glances, too.
+    """
+
+    def __init__(self, leds: int = 4, glances: bool = False) -> None:
         super().__init__()
         self.leds = leds
+        self.glances = glances
         self.coarse = CoarseNetwork(leds)
         self.fine = FineNetwork(leds)
+        self.glance = GlanceNetwork()
 
     def coarse_maps(self, halves: list[Tensor]) -> CoarseMaps:
         """The coarse network on every scale (levels 1, 2, ... of a pyramid), upsampled to the finest grid."""
@@ -328,20 +370,20 @@ class PeerNetwork(nn.Module):
         uv = torch.stack([mean_u.gather(1, picked), mean_v.gather(1, picked)], -1)
         return uv, mean_scale.gather(1, picked), total.gather(1, picked)
 
-    def refine(
-        self, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor, cells: int = WINDOW_CELLS
-    ) -> tuple[Tensor, Tensor, FineLook]:
-        """Look at windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen.
+    def aim(self, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Glance at windows (B, M) and move them onto their peers: new uv and log2 scale, presence (B, M)."""
+        windows = cut_windows(pyramid, uv, log2_scale, GLANCE_CELLS, GLANCE_CELLS)
+        if self.glances:
+            shift, _, presence = self.glance(windows)
+        else:
+            enlarged = F.interpolate(windows, size=(WINDOW_CELLS, WINDOW_CELLS), mode="bilinear")
+            _, _, shift, _, presence = self.fine(enlarged)
+        return *moved(uv, log2_scale, shift), presence.view(log2_scale.shape).sigmoid()
 
-        Windows of fewer `cells` than the network takes are enlarged: a glance, blurred and cheaper.
-        """
-        windows = cut_windows(pyramid, uv, log2_scale, cells, cells)
-        if cells < WINDOW_CELLS:
-            windows = F.interpolate(windows, size=(WINDOW_CELLS, WINDOW_CELLS), mode="bilinear")
-        look = self.fine(windows)
-        shift = look.shift.view(*log2_scale.shape, 3)
-        uv = uv + shift[..., :2] * window_side(log2_scale).unsqueeze(-1)
-        return uv, log2_scale - shift[..., 2], look
+    def refine(self, pyramid: Pyramid, uv: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, FineLook]:
+        """Look at windows (B, M) and move them onto their peers: new uv, new log2 scale, what was seen."""
+        look = self.fine(cut_windows(pyramid, uv, log2_scale))
+        return *moved(uv, log2_scale, look.shift), look
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """uint8 (N, H, W, 3) RGB -> uv, log2_scale, bearing, led_probability, confidence, spread, attention.
@@ -352,9 +394,7 @@ class PeerNetwork(nn.Module):
         maps = self.coarse_maps(pyramid.halves)
         attention = maps.attention()
         uv, log2_scale, _ = self.find_peaks(attention, maps.log2_scale())
-        # The first look moves the window onto the peer, the second measures from there.
-        uv, log2_scale, look = self.refine(pyramid, uv, log2_scale, GLANCE_CELLS)
-        presence = look.presence.view(log2_scale.shape).sigmoid()
+        uv, log2_scale, presence = self.aim(pyramid, uv, log2_scale)
         best = worthy(presence - SHADOWED * shadowed(uv, log2_scale, presence))
         uv = uv.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
         log2_scale = window_log2_scale = log2_scale.gather(1, best)

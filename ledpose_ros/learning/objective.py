@@ -6,7 +6,8 @@ and how big they are (`coarse`). The fine network learns (`fine`) from the windo
 the LED states, the bearing, and the known displacement of a window that was moved at random. A window's own
 error cannot be told from the picture, the displacement can; so it learns the average window for a given look,
 which is sharper than any one of them, and zooming a window by z moves its log2 scale by log2 z (equivariance
-as self-supervision). At last the windows teach the coarse attention where to look (`guide_loss`).
+as self-supervision). At last the windows teach the coarse attention where to look (`guide_loss`). When all
+this is learned, the network for glances learns from what the fine network sees (`glance`).
 """
 
 from __future__ import annotations
@@ -32,15 +33,20 @@ from ledpose_ros.learning.loss import (
     visibility_loss,
 )
 from ledpose_ros.learning.network import (
+    GLANCE_CELLS,
     SCALES,
     STRIDE,
     WINDOW_CELLS,
     CoarseMaps,
     FineLook,
+    Glance,
     PeerNetwork,
+    Pyramid,
+    cut_windows,
     halve,
     halvings,
     normalise,
+    window_side,
 )
 from ledpose_ros.learning.windows import CROP_CELLS, Crops, Windows
 
@@ -64,6 +70,10 @@ UNTOLD_WEIGHT = 0.2
 LED is lit, and all outputs agree for thousands of steps."""
 ELSEWHERE_SHARE = 0.4
 """Windows without the peer, as a share of those with it."""
+GLANCED_TWO_SHARE = 0.5
+"""Share of the pictures that are joined of two where glances are learned."""
+FARTHEST = 1.5
+"""Of what the fine network finds this far from a window [sides, octaves] that window says nothing."""
 SHRUNK = 1.0
 """Octaves by which pictures shrink at most, once windows guide: near peers teach what far ones look like."""
 
@@ -93,7 +103,7 @@ class Jitter(NamedTuple):
 WIDE = Jitter(0.2, 1.0)
 """Sizes of different windows overlap, so that the network learns one size for all of them."""
 NARROW = Jitter(0.12, 0.5)
-"""What is left to tell after the first look."""
+"""What is left to tell after the glance."""
 
 
 class Objective(nn.Module):
@@ -115,6 +125,7 @@ class Objective(nn.Module):
         expected: tuple[Tensor, Tensor] | None = None,
         coarse: tuple[Tensor, Tensor, Windows | None] | None = None,
         fine: tuple[Crops, Tensor, Windows, Tensor, Tensor, Jitter, float] | None = None,
+        glance: tuple[Tensor] | None = None,
     ) -> tuple[Tensor, Parts]:
         """The sum of the losses asked for, by the arguments of the methods of these names."""
         losses = [
@@ -124,6 +135,7 @@ class Objective(nn.Module):
                 (self.expected, expected),
                 (self.coarse, coarse),
                 (self.fine, fine),
+                (self.glance, glance),
             )
             if arguments is not None
         ]
@@ -135,14 +147,20 @@ class Objective(nn.Module):
         random = torch.rand(*shape, generator=self.generator, device=self.led_directions.device)
         return limit * (2 * random - 1)
 
+    def _some(self, batch: int) -> Tensor:
+        """Which pictures to mirror (B,): half of them where the LEDs' places allow it."""
+        if self.mirrored is None:
+            return torch.zeros(batch, dtype=torch.bool, device=self.led_directions.device)
+        return self._uniform(1, batch) < 0
+
     def _mirror_some(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Which pictures to mirror (B,), half of them where the LEDs' places allow it, and their states.
+        """Which pictures to mirror (B,), and the states after that.
 
         states (B, K), or several values of each LED, (B, 2K).
         """
+        chosen = self._some(len(states))
         if self.mirrored is None:
-            return torch.zeros(len(states), dtype=torch.bool, device=states.device), states
-        chosen = self._uniform(1, len(states)) < 0
+            return chosen, states
         return chosen, augmentation.mirror_states(states, self.mirrored, chosen)
 
     def warm_up(self, halves: Tensor, states: Tensor) -> tuple[Tensor, Parts]:
@@ -308,6 +326,44 @@ class Objective(nn.Module):
             + 0.2 * parts["shift"]
             + 0.3 * parts["presence"]
         )
+        return loss, _detached(parts)
+
+    def glance(self, images: Tensor) -> tuple[Tensor, Parts]:
+        """Loss of the network for glances: it should see at once what the fine network sees in two looks.
+
+        images uint8 (B, H, W, 3), of which no label is needed. The teachers stay as they are (Hinton, Vinyals
+        and Dean, *Distilling the Knowledge in a Neural Network*, 2015).
+        """
+        network, batch = self.network, len(images)
+        with torch.no_grad(), _mixed_precision(images.device):
+            mirrored = augmentation.mirror_images(images, self._some(batch))
+            view = augmentation.random_view(batch, self.generator, SHRUNK)
+            full, _ = augmentation.join_some(view.cut(normalise(mirrored)), GLANCED_TWO_SHARE, self.generator)
+            clear = Pyramid(full, halvings(halve(full)))
+            varied = augmentation.vary_colours(full, self.generator)
+            seen = Pyramid(varied, halvings(halve(varied)))
+            maps = network.coarse_maps(seen.halves)
+            uv, log2_scale, _ = network.find_peaks(maps.attention(), maps.log2_scale())
+            found = network.refine(clear, uv, log2_scale)[:2]
+            found_uv, found_log2_scale, look = network.refine(clear, *found)
+            # It is found from beside it, too: in other rooms the coarse network errs more.
+            beside = uv + window_side(log2_scale)[..., None] * self._uniform(NARROW.uv, *uv.shape)
+            uv = torch.cat([uv, beside], 1)
+            log2_scale = torch.cat(
+                [log2_scale, log2_scale + self._uniform(NARROW.octaves, *log2_scale.shape)], 1
+            )
+            moved = found_uv.repeat(1, 2, 1) - uv, (log2_scale - found_log2_scale.repeat(1, 2))[..., None]
+            shift = torch.cat([moved[0] / window_side(log2_scale)[..., None], moved[1]], -1).view(-1, 3)
+            presence = look.presence.sigmoid().view(batch, -1).repeat(1, 2).flatten()
+            presence = presence * (shift.abs().amax(1) < FARTHEST)
+            windows = cut_windows(seen, uv, log2_scale, GLANCE_CELLS, GLANCE_CELLS)
+        with _mixed_precision(images.device):
+            told = Glance(*(values.float() for values in network.glance(windows)))
+        parts = {
+            "shift/glance": (presence * shift_loss(told, shift)).sum() / presence.sum().clamp(min=1),
+            "presence/glance": F.binary_cross_entropy_with_logits(told.presence, presence),
+        }
+        loss = parts["shift/glance"] + 2 * parts["presence/glance"]
         return loss, _detached(parts)
 
     @staticmethod

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exported models that compute with fewer bits: the work is done by ONNX Runtime's own tools.
 
-8-bit weights and activations (static quantisation, QDQ) make the fine network, where most time goes, twice as
-fast on processors. The coarse network stays as it is: peers beside a nearer one have little attention, and
-would vanish in its steps. `python -m benchmarks.precision` prints accuracy beside speed.
+8-bit weights and activations (static quantisation, QDQ) make the networks that look at windows twice as fast
+on processors. The coarse network stays as it is: peers beside a nearer one have little attention, and would
+vanish in its steps. `python -m benchmarks.precision` prints accuracy beside speed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def export_float16(model: Path, output: Path) -> None:
 
 
 def export_int8(model: Path, recording: Recording, output: Path) -> None:
-    """Write the model with a fine network of 8 bits, of the ranges that the recording's pictures need."""
+    """Write the model with 8 bits where it looks at windows, of the ranges that the pictures need."""
     exact = _optimised(model)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"

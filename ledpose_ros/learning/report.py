@@ -171,7 +171,7 @@ def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections
         uv=np.array([one.uv[0] for one in seen]) / sizes,
         log2_scale=np.array([one.log2_scale[0] for one in seen], float),
         psi=np.array([one.psi[0] for one in seen], float),
-        # Of places that were not worth a second look the network is sure: there is nothing.
+        # Of places that were not worth a look the network is sure: there is nothing.
         confidence=np.array([np.pad(one.confidence, (0, MAX_PEAKS - len(one.confidence))) for one in seen]),
         led_probability=np.array([one.led_probability[0] for one in seen], float),
         led_states=np.array([recording.led_states[index] for recording, index in samples], float),

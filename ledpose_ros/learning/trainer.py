@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from ledpose_ros.learning.windows import (
 )
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CHECKPOINT_FORMAT = "ledpose-checkpoint-5"
+CHECKPOINT_FORMAT = "ledpose-checkpoint-6"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
 AVERAGE_SHARE = 0.04
@@ -47,6 +47,12 @@ SMALL_BATCH = 24
 """Pictures a step of the coarse network on all scales."""
 BATCH = 64
 """Pictures a step of the warm-up, windows a step of the fine network."""
+GLANCED = 8
+"""Pictures a step of the network for glances, which takes all the peaks of each."""
+GLANCE_RATE = 1e-3
+"""Learning rate of the network for glances, which is new when the others are done."""
+LEAST_GLANCES = 800
+"""Steps after which a new network for glances aims well enough; before them the fine one goes on glancing."""
 RAMP = 50
 """Steps over which the learning rate rises at the begin of a phase."""
 SETTLED = 0.8
@@ -62,10 +68,11 @@ class Phase:
     warm-up: the coarse network on one scale, on the darkest pictures; search: on all scales, with ever
     brighter pictures. expected: the paper's plain loss on all scales, to compare with. The others begin with
     newly estimated windows. align: the fine network, on widely displaced windows, so that they become alike;
-    look: on slightly displaced ones; joint: both networks, and the windows guide the coarse one.
+    look: on slightly displaced ones; joint: both networks, and the windows guide the coarse one. glance, the
+    last: the network for glances, from the averaged weights of the others.
     """
 
-    kind: Literal["warm-up", "search", "expected", "align", "look", "joint"]
+    kind: Literal["warm-up", "search", "expected", "align", "look", "joint", "glance"]
     steps: int
 
 
@@ -80,6 +87,11 @@ class Preset:
     def steps(self) -> int:
         """Optimiser steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def labelled_steps(self) -> int:
+        """Those that learn from LED states: all but the glances'."""
+        return sum(phase.steps for phase in self.phases if phase.kind != "glance")
 
     def scaled(self, steps: int) -> Preset:
         """The same with so many steps in all, shared among the phases as before."""
@@ -106,6 +118,7 @@ PRESETS = {
             Phase("look", 4000),
             Phase("look", 3900),
             Phase("joint", 1500),
+            Phase("glance", 2000),
         ),
         learning_rate=2.5e-3,
     ),
@@ -117,11 +130,13 @@ PRESETS = {
             Phase("joint", 3000),
             Phase("align", 600),
             *(Phase("look", 6000), Phase("joint", 3000)) * 3,
+            Phase("glance", 4000),
         ),
         learning_rate=2.5e-3,
     ),
-    "tune": Preset((Phase("look", 1600), Phase("joint", 1000)), learning_rate=2e-3),
-    "adapt": Preset((Phase("joint", 400),), learning_rate=5e-4),
+    "tune": Preset((Phase("look", 1600), Phase("joint", 1000), Phase("glance", 1000)), learning_rate=2e-3),
+    "adapt": Preset((Phase("joint", 400), Phase("glance", 200)), learning_rate=5e-4),
+    "glance": Preset((Phase("glance", 6000),), learning_rate=GLANCE_RATE),
 }
 
 
@@ -142,7 +157,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def network_from_checkpoint(state: dict[str, Any]) -> PeerNetwork:
     """The averaged network of a checkpoint, ready for inference."""
-    network = PeerNetwork(leds=len(state["led_names"]))
+    network = PeerNetwork(leds=len(state["led_names"]), glances=state["glances"])
     network.load_state_dict(state["average"])
     return network.eval()
 
@@ -188,7 +203,8 @@ class Trainer:
         self.seed = seed
         self.processes = processes
         self.device = torch.device(device)
-        self.network = PeerNetwork(leds=len(data.led_names)).to(self.device)
+        glances = initial is not None and initial.glances
+        self.network = PeerNetwork(leds=len(data.led_names), glances=glances).to(self.device)
         if initial is not None:
             self.network.load_state_dict(initial.state_dict())
         self.average = torch.optim.swa_utils.AveragedModel(
@@ -202,6 +218,7 @@ class Trainer:
             [
                 {"params": list(self.network.coarse.parameters()), "weight_decay": 1e-4},
                 {"params": list(self.network.fine.parameters()), "weight_decay": 1e-2},
+                {"params": list(self.network.glance.parameters()), "weight_decay": 1e-2},
             ]
         )
         self.generator = torch.Generator(self.device).manual_seed(seed + 1_000_003 * processes.rank)
@@ -236,6 +253,7 @@ class Trainer:
             "step": self.step,
             "preset": asdict(self.preset),
             "adapting": self.adapting,
+            "glances": self.network.glances,
             "seed": self.seed,
             "network": self.network.state_dict(),
             "average": self.average.module.state_dict(),
@@ -280,11 +298,17 @@ class Trainer:
         self.average.n_averaged.copy_(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.adapting = state["adapting"]
+        self._let_glance(state["glances"])
         self.windows = None if own["windows"] is None else Windows(**own["windows"])
         self.told = own["told"]
         self.generator.set_state(own["generator"])
         torch.set_rng_state(own["torch_generator"])
         self.step = state["step"]
+
+    def _let_glance(self, learned: bool) -> None:
+        """Say whether the network for glances has learned, else the fine one glances."""
+        for network in (self.network, cast(PeerNetwork, self.average.module)):
+            network.glances = learned
 
     def phase(self) -> tuple[int, int]:
         """Index of the present phase and the step within it."""
@@ -295,11 +319,14 @@ class Trainer:
             first += phase.steps
         raise LedposeError(f"all {self.preset.steps} steps are done already: start a new directory")
 
-    def _learning_rate(self, step_of_phase: int) -> float:
-        """Rises in each phase, falls to a tenth over the last 40 % of the run."""
-        progress = self.step / self.preset.steps
+    def _learning_rate(self, phase: Phase, step_of_phase: int) -> float:
+        """Rises in each phase, falls to a tenth over the last 40 % of the run, for glances of their phase."""
+        if phase.kind == "glance":
+            rate, progress = GLANCE_RATE, step_of_phase / phase.steps
+        else:
+            rate, progress = self.preset.learning_rate, self.step / self.preset.labelled_steps
         fall = 0.55 + 0.45 * math.cos(math.pi * max(0.0, (progress - 0.6) / 0.4))
-        return self.preset.learning_rate * fall * min(1.0, (step_of_phase + 1) / RAMP)
+        return rate * fall * min(1.0, (step_of_phase + 1) / RAMP)
 
     def _prepare_windows(self, phase: int, step_of_phase: int) -> tuple[Windows, Crops, torch.Tensor]:
         """Windows, crops and told LEDs of a phase, estimated at its begin; what a resumed run lacks, anew."""
@@ -328,7 +355,14 @@ class Trainer:
         phase, step = self.phase()
         kind, steps = self.preset.phases[phase].kind, self.preset.phases[phase].steps
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
+            group["lr"] = self._learning_rate(self.preset.phases[phase], step)
+        if kind == "glance":
+            if step == 0:
+                self.network.load_state_dict(self.average.module.state_dict())
+            for teacher in (self.network.coarse, self.network.fine):
+                teacher.eval()
+            indices = self._indices(np.arange(len(self.data)), GLANCED)
+            return self.objective(glance=(self.data.images_of(indices, self.device),))
         if kind in ("warm-up", "search"):
             share = DARKEST if kind == "warm-up" else DARKEST + (1 - DARKEST) * min(1.0, 1.5 * step / steps)
             pool = self.by_brightness[: max(1, round(share * len(self.data)))]
@@ -348,7 +382,7 @@ class Trainer:
         paired = beside != indices
         # What is not of a film has any other picture beside it.
         indices = np.concatenate([indices, np.where(paired, beside, random.choice(trusted, len(indices)))])
-        settled = self.adapting or self.step >= SETTLED * self.preset.steps
+        settled = self.adapting or self.step >= SETTLED * self.preset.labelled_steps
         fine = (
             crops.of(indices, self.device),
             self.data.states_of(indices, self.device),
@@ -372,7 +406,7 @@ class Trainer:
             raise self._diverged(f"the loss became {value}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for network in (self.network.coarse, self.network.fine):
+        for network in (self.network.coarse, self.network.fine, self.network.glance):
             norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0))
             # Before it spoils the weights, and with them the next checkpoint.
             if not math.isfinite(norm):
@@ -380,6 +414,8 @@ class Trainer:
         self.optimizer.step()
         self.average.update_parameters(self.network)
         self.step += 1
+        if self.step == self.preset.steps >= self.preset.labelled_steps + LEAST_GLANCES:
+            self._let_glance(True)
         return value, parts
 
     def _diverged(self, what: str) -> LedposeError:
