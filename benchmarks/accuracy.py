@@ -270,7 +270,7 @@ def hidden_section(auc: Mapping[str, float]) -> str:
         "AUC counts LEDs that are in the picture and face the camera. With those that the bearing alone puts "
         "on its side,\nhidden by the robot's own edge or beyond the picture's, it is "
         + ", ".join(f"{value:.1f} ({name})" for name, value in auc.items())
-        + "."
+        + f";\n{REQUIRED['auc']} or more: {verdict(all(value >= REQUIRED['auc'] for value in auc.values()))}."
     )
 
 
@@ -410,6 +410,10 @@ def run(args: argparse.Namespace) -> None:
     known = _known_distance(args)
     for model in args.models:
         PeerEstimator(model)  # A mistyped name is better told now than after an hour.
+        if args.other:
+            from ledpose_ros.learning.export import load_onnx
+
+            load_onnx(model)  # And that a model is too coarse to adapt.
     halves = None
     if args.other:
         with Recording(args.other) as recording:

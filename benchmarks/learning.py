@@ -96,6 +96,10 @@ METHODS = {
     for part, changes in {
         "dark first": ((trainer, "DARKEST", 1.0),),
         "films": ((windows, "NEXT_PICTURE", 0.0), (windows, "CLIP_NEIGHBOURS", 0)),
+        "auxiliary classifier": ((objective, "AUXILIARY_WEIGHT", 0.0),),
+        "known displacements": ((objective, "SHIFT_WEIGHT", 0.0),),
+        "spread bearings": ((objective, "CROWDING_WEIGHT", 0.0),),
+        "weighty bearings": ((objective, "BEARING_WEIGHT", 1.0),),
         "blurred windows": ((objective, "COARSEST_CELLS", WINDOW_CELLS - 1),),
         "pairs": ((objective, "PAIR_WEIGHT", 0.0),),
         "untold LEDs weighed less": ((trainer, "UNTOLD_WEIGHT", 1.0),),
@@ -237,6 +241,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Train, measure and print."""
+    if args.begun is not None and PLAIN in (args.method or (PLAIN,)):
+        raise LedposeError(f"--from goes on with ours: name what with --method, and not {PLAIN}")
     rows: dict[str, list[tuple[float, Metrics]]] = {}
     for path in args.earlier:
         for method, found in json.loads(path.read_text()).items():

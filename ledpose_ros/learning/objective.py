@@ -60,6 +60,12 @@ HIDDEN = 0.5
 """Share of a window's side that is hidden at most."""
 JOINED_SHARE = 0.25
 """Share of the pictures that are joined of two, once windows guide."""
+AUXILIARY_WEIGHT = 0.5
+"""Of the LED states told from the whole picture."""
+CROWDING_WEIGHT = 0.2
+"""Of bearings that should be spread evenly."""
+SHIFT_WEIGHT = 0.2
+"""Of what is told of a window's displacement."""
 BEARING_WEIGHT = 5
 """Of the fine network's bearing: clips tell it far more surely than single pictures tell LED states, whose
 noise drowns it at a weight of 1; then all LEDs stay alike for thousands of steps."""
@@ -235,7 +241,7 @@ class Objective(nn.Module):
         )
         bearing = (posterior * cell_bearing).sum((1, 2, 3)).mean()
         parts = {"location": location, "auxiliary": auxiliary, "bearing/coarse": bearing}
-        return location + 0.5 * auxiliary + bearing, parts
+        return location + AUXILIARY_WEIGHT * auxiliary + bearing, parts
 
     def fine(
         self,
@@ -322,8 +328,8 @@ class Objective(nn.Module):
             4 * parts["leds/weighted"]
             + PAIR_WEIGHT * parts["leds/pairs"]
             + BEARING_WEIGHT * parts["bearing/fine"]
-            + 0.2 * parts["crowding"]
-            + 0.2 * parts["shift"]
+            + CROWDING_WEIGHT * parts["crowding"]
+            + SHIFT_WEIGHT * parts["shift"]
             + 0.3 * parts["presence"]
         )
         return loss, _detached(parts)

@@ -71,7 +71,8 @@ $facts
 <h2>Curves</h2>
 $curves
 <h2>What the model sees</h2>
-<p>Pictures spread over the recordings. Magenta: where the coarse network looks (attention). Square: the
+<p>Pictures spread over the recordings: it was trained on them, others may be harder (<code>ledpose
+evaluate</code>). Magenta: where the coarse network looks (attention). Square: the
 window that the fine network looks at. Arrow: where the peer's front points, as seen from above, down being
 towards the camera; the longer, the surer. Dots: the LED states, true and said.</p>
 $pictures
