@@ -241,7 +241,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Train, measure and print."""
-    if args.begun is not None and PLAIN in (args.method or (PLAIN,)):
+    if args.begun is not None and PLAIN in (args.method or METHODS):
         raise LedposeError(f"--from goes on with ours: name what with --method, and not {PLAIN}")
     rows: dict[str, list[tuple[float, Metrics]]] = {}
     for path in args.earlier:

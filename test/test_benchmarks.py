@@ -14,6 +14,7 @@ from toy import write_toy_recording
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import Predictions
 from ledpose_ros.metrics import Metrics
+from ledpose_ros.model_metadata import shipped_model
 from ledpose_ros.recording import Recording
 
 pytest.importorskip("torch")
@@ -201,6 +202,7 @@ def test_a_recording_without_ground_truth_is_not_split(tmp_path):
         (["--calibration", "picture.png"], "needs both"),
         (["--calibration", "picture.png", "--distance", "1.5"], "--other"),
         (["absent.onnx"], "absent.onnx does not exist"),
+        ([str(shipped_model()), "--other", "absent.h5"], "int8, too coarse to train from"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_rendered(tmp_path, words, sentence):
@@ -292,6 +294,17 @@ def test_methods_go_on_from_a_checkpoint(tmp_path):
     begun = train(learning.OURS, steps=2)
     assert load_checkpoint(begun)["step"] == 2
     assert load_checkpoint(train("ours without pairs", steps=3, begun=begun))["step"] == 5
+
+
+def test_the_plain_loss_goes_on_from_no_checkpoint_of_ours(tmp_path):
+    words = [str(tmp_path / "toy.h5"), "--from", str(tmp_path / "checkpoint.pt")]
+    for methods in (
+        [],
+        ["--method", learning.PLAIN],
+        ["--method", learning.OURS, "--method", learning.PLAIN],
+    ):
+        with pytest.raises(LedposeError, match="--from goes on with ours"):
+            learning.run(learning.make_parser().parse_args([*words, *methods]))
 
 
 def test_figures_of_earlier_runs_are_shown_together(tmp_path, capsys):
