@@ -139,4 +139,7 @@ RECORDER_REASONS: dict[str, Reason] = {
         "let LED states be published reliably",
     ),
     "unreadable message": Reason("a message of a bag cannot be decoded", "repair the bag"),
+    "internal error": Reason(
+        "a mistake of ours, or a request that makes no sense", "report the traceback in the log"
+    ),
 }

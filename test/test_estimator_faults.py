@@ -627,6 +627,17 @@ def test_parameters_that_make_no_sense(
             result = camera.client.call(SetParameters, "estimator/set_parameters", request).results[0]
             assert not result.successful and len(result.reason) > 10, (name, value)
         wait_for_answer(camera)
+    # There is no such type, on which rclpy itself fails: it does not even answer.
+    with run_node(MODULE, domain, tmp_path / "estimator.log", {"model": model}) as node:
+        camera.wait_for_estimator()
+        client = camera.client.node.create_client(SetParameters, "estimator/set_parameters")
+        camera.client.wait_until(client.service_is_ready, what="the node")
+        unheard_of = Parameter(name="min_confidence", value=ParameterValue(type=99))
+        client.call_async(SetParameters.Request(parameters=[unheard_of]))
+        camera.wait_for_value("refused: internal error", "1")
+        assert "99 is not a valid" in node.log and "Traceback" in node.log
+        wait_for_answer(camera)
+        assert node.end(signal.SIGTERM)[0] == 0
     table.add("parameters set to NaN, out of range, of another type", 0, 0, "refused with a reason")
 
 

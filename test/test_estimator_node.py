@@ -569,6 +569,10 @@ def test_qos_overrides_that_make_no_sense_are_said(camera, domain, model, tmp_pa
         assert camera.status().level == DiagnosticStatus.ERROR
         camera.wait_for_value("state", "inactive")
         assert node.end(signal.SIGTERM)[0] == 0
+    nonsense = {"qos_overrides./camera_info.subscription.depth": 2**63 - 1}
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model} | nonsense) as node:
+        camera.wait_for_summary("cannot subscribe to camera_info, check the parameters qos_overrides")
+        assert "Traceback" not in node.log
     # Images are subscribed to later, when the node must go on.
     nonsense = {"qos_overrides./image.subscription.reliability": "nonsense"}
     with run_node(MODULE, domain, tmp_path / "log", {"model": model} | nonsense) as node:

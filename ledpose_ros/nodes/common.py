@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -156,7 +157,7 @@ def subscribe(
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
             qos_overriding_options=QoSOverridingOptions(overridable),
         )
-    except (RuntimeError, ParameterException) as error:
+    except (RuntimeError, TypeError, ValueError, ParameterException) as error:
         raise LedposeError(
             f"cannot subscribe to {topic}, check the parameters qos_overrides: {error}"
         ) from error
@@ -285,7 +286,8 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
     """Run the node that `factory` makes until SIGINT or SIGTERM; return the process's exit code.
 
     The node releases its threads and files in `close()`, which is called in every case. A `LedposeError` at
-    start is printed as one sentence and gives exit code 2.
+    start is printed as one sentence and gives exit code 2. What a callback raises is logged, and counted where
+    the node counts refusals.
     """
     # Signals only wake the main thread; the spinning happens beside it. So no exception can strike in the
     # middle of close(), and the node can still publish and log there: rclpy's own handlers prevent both. They
@@ -308,11 +310,12 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
         executor.add_node(node)
         ending = threading.Event()
         with ThreadPoolExecutor(max_workers=1) as pool:
-            spinning = pool.submit(_spin, executor, ending)
+            spinning = pool.submit(_spin, executor, node, ending)
             spinning.add_done_callback(lambda _: os.write(wake, b"\0"))
             os.read(woken, 1)
+            ending.set()
             # Work for the executor, for otherwise it would go on to wait for some.
-            executor.create_task(ending.set)
+            executor.create_task(lambda: None)
         executor.shutdown()
         spinning.result()
     except LedposeError as error:
@@ -330,7 +333,15 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
     return 0
 
 
-def _spin(executor: SingleThreadedExecutor, ending: threading.Event) -> None:
+def _spin(executor: SingleThreadedExecutor, node: Any, ending: threading.Event) -> None:
     """Handle what comes until `ending` is set: a callback during executor.shutdown() may fail."""
+    refusals: Refusals | None = getattr(node, "_refusals", None)
     while not ending.is_set():
-        executor.spin_once()
+        try:
+            executor.spin_once()
+        except Exception as error:  # a bug, or a request that rclpy's own callbacks cannot take
+            node.get_logger().error(traceback.format_exc(), throttle_duration_sec=5.0)
+            if refusals is not None:
+                refusals.count("internal error", f"{type(error).__name__}: {error}")
+            # An executor that always fails must not take a core of its own.
+            ending.wait(0.01)
