@@ -95,10 +95,18 @@ class PeerEstimator:
         spinning: bool = False,
     ) -> None:
         path = Path(model_path).expanduser()
-        if not path.is_file():
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
             raise LedposeError(
                 f"the model {path} does not exist; give the path of a file made by `ledpose train`"
-            )
+            ) from None
+        except OSError as error:
+            raise LedposeError(f"the model {path} cannot be read: {error.strerror}") from error
+        try:
+            verify_digest(data)
+        except LedposeError as error:
+            raise LedposeError(f"the model {path} cannot be used: {error}") from error
         available = onnxruntime.get_available_providers()
         missing = [provider for provider in providers if provider not in available]
         if missing:
@@ -109,16 +117,12 @@ class PeerEstimator:
         options.log_severity_level = 3
         # Threads that spin between images burn most of a core for a network that needs a tenth of it.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise LedposeError(f"the model {path} cannot be read: {error.strerror}") from error
         self.digest = hashlib.sha256(data).hexdigest()
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=list(providers))
         except Exception as error:  # onnxruntime's own exceptions have no common public base
             raise LedposeError(
-                f"the model {path} cannot be loaded, it is damaged or not ONNX: {error}"
+                f"the model {path} cannot be loaded by onnxruntime {onnxruntime.__version__}, update it: {error}"
             ) from error
         started = self._session.get_providers()
         # onnxruntime goes on without those that do not start, and hardly says so.
@@ -131,7 +135,6 @@ class PeerEstimator:
         try:
             properties = self._session.get_modelmeta().custom_metadata_map
             self.metadata = ModelMetadata.from_properties(properties)
-            verify_digest(data, properties)
             self._check_graph()
         except LedposeError as error:
             raise LedposeError(f"the model {path} cannot be used: {error}") from error

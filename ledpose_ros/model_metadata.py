@@ -7,6 +7,7 @@ The model file's metadata properties are JSON strings under fixed keys, see `doc
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ DeviationScale = tuple[float, float, float, float]
 
 DIGEST_KEY = "ledpose.digest"
 NO_DIGEST = "0" * 64
+# The digest's entry in the file: key, then tag and length of the value, a JSON string.
+SIGNATURE = re.compile(re.escape(DIGEST_KEY.encode()) + rb'\x12\x42"([0-9a-f]{64})"')
 
 
 @dataclass(frozen=True)
@@ -184,15 +187,19 @@ def signed(data: bytes) -> bytes:
     return data.replace(placeholder, hashlib.sha256(data).hexdigest().encode())
 
 
-def verify_digest(data: bytes, properties: dict[str, str]) -> None:
-    """Raise `LedposeError` unless a model file is as it was written; one without a digest passes."""
-    if DIGEST_KEY not in properties:
-        return
-    said = str(_parse(properties, DIGEST_KEY))
-    found = hashlib.sha256(data.replace(said.encode(), NO_DIGEST.encode())).hexdigest()
-    if said != found:
+def verify_digest(data: bytes) -> None:
+    """Raise `LedposeError` unless a model file is as it was written, by its bytes alone."""
+    signature = SIGNATURE.search(data)
+    if signature is None:
         raise LedposeError(
-            f"it is damaged or was changed: its digest is {found[:12]}, but should be {said[:12]}; "
+            "it holds no digest, so it is damaged or not a ledpose model; copy it again, or make one by "
+            "`ledpose train` or `ledpose export`"
+        )
+    said = signature[1]
+    found = hashlib.sha256(data.replace(said, NO_DIGEST.encode())).hexdigest()
+    if said.decode() != found:
+        raise LedposeError(
+            f"it is damaged or was changed: its digest is {found[:12]}, but should be {said[:12].decode()}; "
             "copy it again"
         )
 

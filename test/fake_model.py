@@ -6,6 +6,7 @@ picture. A second peak, at pixel (10, 20), always has a confidence of 0.2. As a 
 to a file.
 """
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
-from ledpose_ros.model_metadata import Calibration, ModelMetadata
+from ledpose_ros.model_metadata import DIGEST_KEY, NO_DIGEST, Calibration, ModelMetadata, signed
 
 CALIBRATION = Calibration(c=1.0, images=1, residual=0.05, width=640, focal_length=400.0)
 METADATA = ModelMetadata(
@@ -119,10 +120,19 @@ def write_fake_model(
     ]
     graph = helper.make_graph(nodes, "fake", [image], outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    if metadata is not None:
-        helper.set_model_props(model, metadata.to_properties())
     onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    if metadata is None:
+        onnx.save(model, str(path))
+        return path
+    return write_signed(path, model, metadata)
+
+
+def write_signed(path: Path, model: Any, metadata: ModelMetadata = METADATA) -> Path:
+    """Write an `onnx.ModelProto` with metadata and digest, as `save_model` does, but without PyTorch."""
+    from onnx import helper
+
+    helper.set_model_props(model, metadata.to_properties() | {DIGEST_KEY: json.dumps(NO_DIGEST)})
+    path.write_bytes(signed(model.SerializeToString()))
     return path
 
 

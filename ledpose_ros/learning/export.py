@@ -112,7 +112,7 @@ def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
     properties = {p.key: p.value for p in model.metadata_props}
     try:
         metadata = ModelMetadata.from_properties(properties)
-        verify_digest(data, properties)
+        verify_digest(data)
     except LedposeError as error:
         raise LedposeError(f"the model {path} cannot be used: {error}") from error
     if metadata.precision != FLOAT32:

@@ -286,8 +286,8 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
     """Run the node that `factory` makes until SIGINT or SIGTERM; return the process's exit code.
 
     The node releases its threads and files in `close()`, which is called in every case. A `LedposeError` at
-    start is printed as one sentence and gives exit code 2. What a callback raises is logged, and counted where
-    the node counts refusals.
+    start is printed as one sentence and gives exit code 2. What a callback raises is logged, and counted
+    where the node counts refusals.
     """
     # Signals only wake the main thread; the spinning happens beside it. So no exception can strike in the
     # middle of close(), and the node can still publish and log there: rclpy's own handlers prevent both. They
