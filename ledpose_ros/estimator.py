@@ -122,7 +122,8 @@ class PeerEstimator:
             self._session = onnxruntime.InferenceSession(data, options, providers=list(providers))
         except Exception as error:  # onnxruntime's own exceptions have no common public base
             raise LedposeError(
-                f"the model {path} cannot be loaded by onnxruntime {onnxruntime.__version__}, update it: {error}"
+                f"the model {path} cannot be loaded by onnxruntime {onnxruntime.__version__}, update that: "
+                f"{error}"
             ) from error
         started = self._session.get_providers()
         # onnxruntime goes on without those that do not start, and hardly says so.
@@ -214,7 +215,8 @@ def locate(
 ) -> list[PeerEstimate]:
     """Peers in the optical frame of the camera whose picture, `width` pixels wide, gave `detections`.
 
-    Raises `LedposeError` for a camera that makes no sense.
+    One without a finite pose is left out. Raises `LedposeError` for a camera that makes no sense, as one with
+    which no peer has a finite pose.
     """
     chosen = [m for m in separate_peaks(detections) if detections.confidence[m] >= min_confidence]
     psi = detections.psi
@@ -231,14 +233,16 @@ def locate(
     uv, distance = project(points, *camera), np.linalg.norm(points, axis=1)
     poses = upright_poses(points, psi, tilt)
     spread = covariances(detections, distance, calibration, *camera, tilt)
-    if not all(np.isfinite(values[chosen]).all() for values in (uv, poses, spread)):
+    located = [
+        replace(peer, uv=uv[m], distance=float(distance[m]), pose=poses[m], covariance=spread[m])
+        for m, peer in zip(chosen, peers, strict=True)
+        if all(np.isfinite(values[m]).all() for values in (uv, poses, spread))
+    ]
+    if peers and not located:
         raise LedposeError(
             f"with K = {K.tolist()} and D = {D.tolist()} there is no finite pose: calibrate the camera again"
         )
-    return [
-        replace(peer, uv=uv[m], distance=float(distance[m]), pose=poses[m], covariance=spread[m])
-        for m, peer in zip(chosen, peers, strict=True)
-    ]
+    return located
 
 
 def reference_points(

@@ -174,6 +174,13 @@ def test_cameras_without_a_finite_pose_are_refused(estimator):
         estimator.estimate(WHITE, np.diag([1e300, 1e300, 1.0]), np.zeros(0), "plumb_bob")
 
 
+def test_a_peer_without_a_finite_pose_is_left_out(estimator):
+    seen = estimator.detect(WHITE)
+    far = dataclasses.replace(seen, log2_scale=np.array([0.0, 3000.0]))
+    found = locate(far, CALIBRATION, *PINHOLE, 640)
+    assert [peer.confidence for peer in found] == pytest.approx([1.0])
+
+
 @pytest.mark.parametrize(
     ("picture", "words"),
     [
