@@ -48,6 +48,9 @@ class PeerIdentifier:
         self._evidence: dict[int, np.ndarray] = {}
         self._waiting: deque[_Seen] = deque()
         self._stamp_ns: int | None = None
+        # For each peer: how many pictures were compared with what it says, and why the last one was not.
+        self.compared = [0] * len(self.names)
+        self.rejections: list[Rejection | None] = [None] * len(self.names)
 
     def see(self, stamp_ns: int, ids: Sequence[int], led_probability: np.ndarray) -> None:
         """Take in a picture: the tracks in it and their LEDs' on-probabilities (T, K).
@@ -105,8 +108,15 @@ class PeerIdentifier:
                 seen.open.remove(peer)
                 if isinstance(held, HeldState):
                     self._add(seen, peer, held.states)
+                    self.compared[peer] += 1
+                    self.rejections[peer] = None
+                else:
+                    self.rejections[peer] = held
         oldest_ns = self._stamp_ns - PATIENCE * 1e9
-        self._waiting = deque(seen for seen in self._waiting if seen.open and seen.stamp_ns >= oldest_ns)
+        while self._waiting and self._waiting[0].stamp_ns < oldest_ns:
+            for peer in self._waiting.popleft().open:
+                self.rejections[peer] = Rejection.NEWER
+        self._waiting = deque(seen for seen in self._waiting if seen.open)
 
     def _add(self, seen: _Seen, peer: int, states: np.ndarray) -> None:
         on = np.clip(seen.led_probability, LEAST_DOUBT, 1 - LEAST_DOUBT)

@@ -24,6 +24,11 @@ class OdometryHistory:
         self._stamps: list[int] = []
         self._poses: list[np.ndarray] = []
 
+    @property
+    def newest_ns(self) -> int | None:
+        """The newest stamp, None before the first."""
+        return self._stamps[-1] if self._stamps else None
+
     def add(self, stamp_ns: int, pose: np.ndarray) -> bool:
         """Take in a pose; False for one that is none.
 

@@ -12,6 +12,11 @@ MAX_LENGTH = 500
 """Characters of a sentence that are kept: it may quote what came, however much that was."""
 
 
+def shortened(sentence: str) -> str:
+    """A sentence of at most MAX_LENGTH characters, and dots if it went on."""
+    return sentence if len(sentence) <= MAX_LENGTH else f"{sentence[:MAX_LENGTH]} ..."
+
+
 class Refusals:
     """Counts by reason, may be used from any thread.
 
@@ -29,9 +34,7 @@ class Refusals:
 
     def count(self, reason: str, sentence: str) -> None:
         """Count one refusal; `reason` is a short fixed key, `sentence` tells of this case."""
-        now = time.monotonic()
-        if len(sentence) > MAX_LENGTH:
-            sentence = f"{sentence[:MAX_LENGTH]} ..."
+        now, sentence = time.monotonic(), shortened(sentence)
         with self._lock:
             self._counts[reason] += 1
             self._sentences.pop(reason, None)  # so that the latest comes last

@@ -7,17 +7,21 @@ The fake model sees a peer in white pictures and nobody in black ones.
 import dataclasses
 import hashlib
 import math
+import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from estimator_camera import BLACK, FRAME, HEIGHT, MODULE, WHITE, WIDTH, Camera
 from fake_model import LED_PROBABILITY, METADATA, write_fake_model
@@ -25,8 +29,8 @@ from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped, TransformSta
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue, SetParametersResult
+from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import Client, ros_client, run_node
@@ -36,13 +40,28 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker
 
+from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import camera_tilt
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import stamp_ns
-from ledpose_ros.nodes.common import message_from_rgb
+from ledpose_ros.nodes import estimator
+from ledpose_ros.nodes.common import ERROR, message_from_rgb
+from ledpose_ros.nodes.estimator import EstimatorNode, _resolved, _transition
+from ledpose_ros.nodes.peer_outputs import PeerOutputs
+from ledpose_ros.parameters import NODE_PARAMETERS
 
 FAKE_TF2 = Path(__file__).parent / "fake_tf2"
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def set_parameter(client: Client, name: str, value: float | bool) -> SetParametersResult:
+    """Change a parameter of the estimator live."""
+    if isinstance(value, bool):
+        value_message = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value)
+    else:
+        value_message = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value_message)])
+    return client.call(SetParameters, "estimator/set_parameters", request).results[0]
 
 
 @pytest.fixture
@@ -127,6 +146,13 @@ def test_unusable_input_is_counted_and_the_node_lives(camera, domain, model, tmp
         refuse("camera_info of another size", white)
         camera.info = camera.make_info()
         refuse("image too old", lambda: white(age=3.0))
+
+        def is_age_told() -> bool:
+            camera.publish(white(age=3.0))
+            camera.client.spin_for(0.1)
+            return float(camera.value("image age p95 [ms]")) > 2900
+
+        camera.client.wait_until(is_age_told, what=lambda: f"the age in {camera.status()}")
 
         def unknown_encoding() -> Image:
             message = white()
@@ -296,6 +322,18 @@ def test_tf_tells_the_tilt_of_the_camera_and_the_frames_of_peers(
         now.stamp.sec -= 100
         client.spin_for(0.5)
         camera.show_until_refused(WHITE, "no transform", refused)
+        result = set_parameter(client, "camera_pitch", 0.1)
+        assert not result.successful and "does nothing with base_frame" in result.reason
+
+        def change(transition: int) -> bool:
+            request = ChangeState.Request(transition=Transition(id=transition))
+            return client.call(ChangeState, "estimator/change_state", request).success
+
+        assert change(Transition.TRANSITION_DEACTIVATE)
+        client.wait_until(lambda: known.get_subscription_count() == 0, what="an end of listening to TF")
+        assert change(Transition.TRANSITION_ACTIVATE)
+        now.stamp.sec += 200
+        camera.show_until(WHITE, camera.pose, node.log)
         client.node.destroy_timer(tell_time)
         assert node.end(signal.SIGTERM)[0] == 0
 
@@ -418,9 +456,7 @@ def test_floor_and_heights(camera, domain, model, tmp_path):
         # Size says 2 m, the floor 1.9 m: 0.95 m below, under 30 degrees.
         _, pose = camera.show_until(WHITE, camera.pose, node.log)
         assert pose.pose.pose.position.z == pytest.approx(1.9, abs=0.03)
-        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.2)
-        request = SetParameters.Request(parameters=[Parameter(name="peer_height", value=value)])
-        assert camera.client.call(SetParameters, "estimator/set_parameters", request).results[0].successful
+        assert set_parameter(camera.client, "peer_height", 0.2).successful
         # 0.75 m below: 1.5 m; the size's word of 2 m is too far off to be believed then.
         _, pose = camera.show_until(WHITE, camera.pose, node.log)
         # The base is 0.2 m below the reference point, against gravity.
@@ -481,6 +517,19 @@ def test_peers_are_tracked_smoothed_and_recognised_by_their_leds(camera, domain,
         odometry.publish(nonsense)
         camera.wait_for_value("refused: malformed LED message", "1")
         camera.wait_for_value("refused: malformed odometry", "1")
+        odometry.publish(Odometry())
+        camera.wait_for_value("refused: malformed odometry", "2")
+        for name in said:
+            camera.wait_for_value(
+                f"LEDs of {name}", r"compared with [1-9]\d* pictures.*; told -?\d+\.\d+ s after their stamp"
+            )
+        assert camera.value("odometry of another time") == ""
+        ahead = Odometry(header=camera.header(age=-60.0))
+        ahead.pose.pose.orientation.w = 1.0
+        odometry.publish(ahead)
+        camera.show_until(WHITE, camera.pose, node.log)
+        camera.wait_for_value("odometry of another time", "[1-9].*")
+        assert "s off: synchronise the clocks" in node.log
         assert "Traceback" not in node.log
 
 
@@ -491,29 +540,46 @@ def test_enable_and_live_parameters(camera, domain, model, tmp_path):
 
         assert camera.client.call(SetBool, "estimator/enable", SetBool.Request(data=False)).success
         camera.wait_for_summary("disabled")
-        known, received = len(camera.poses), int(camera.value("images received"))
-        camera.publish(message_from_rgb(WHITE, camera.header()))
-        camera.wait_for_value("images received", str(received + 1))
-        camera.wait_for_value("ignored while disabled", "1")
-        assert len(camera.poses) == known
+        camera.client.wait_until(lambda: not camera.images.get_subscription_count(), what="no subscription")
         assert camera.client.call(SetBool, "estimator/enable", SetBool.Request(data=True)).success
+        camera.wait_for_estimator()
 
-        def set_parameter(name: str, value: float) -> tuple[bool, str]:
-            value_message = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-            request = SetParameters.Request(parameters=[Parameter(name=name, value=value_message)])
-            result = camera.client.call(SetParameters, "estimator/set_parameters", request).results[0]
-            return result.successful, result.reason
-
-        assert set_parameter("min_confidence", 0.1)[0]
+        assert set_parameter(camera.client, "min_confidence", 0.1).successful
         _, poses = camera.show_until(BLACK, camera.poses, node.log)
         assert len(poses.poses) == 1  # the second peak, of confidence 0.2
-        assert set_parameter("camera_pitch", math.radians(90))[0]
+        assert set_parameter(camera.client, "camera_pitch", math.radians(90)).successful
         _, pose = camera.show_until(WHITE, camera.pose, node.log)
         # A camera that looks straight down: the peer's up is against the optical axis.
         turn = pose.pose.pose.orientation
         assert 1 - 2 * (turn.x**2 + turn.y**2) == pytest.approx(-1)
-        assert not set_parameter("min_confidence", math.nan)[0]
-        assert not set_parameter("min_confidence", 1.5)[0]
+        assert not set_parameter(camera.client, "min_confidence", math.nan).successful
+        assert not set_parameter(camera.client, "min_confidence", 1.5).successful
+        result = set_parameter(camera.client, "peers_on_floor", True)
+        assert not result.successful and "needs the camera's height" in result.reason
+        camera.show_until(WHITE, camera.pose, node.log)
+
+
+def test_parameters_are_declared_as_in_the_table(client, domain, model, tmp_path):
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}):
+        listed = client.call(ListParameters, "estimator/list_parameters").result.names
+        table = NODE_PARAMETERS["estimator"]
+        others = {name for name in listed if not name.startswith("qos_overrides.")}
+        assert others - {each.name for each in table} <= {"use_sim_time", "start_type_description_service"}
+        request = DescribeParameters.Request(names=[each.name for each in table])
+        answer = client.call(DescribeParameters, "estimator/describe_parameters", request)
+        for each, declared in zip(table, answer.descriptors, strict=True):
+            assert (declared.name, declared.description) == (each.name, each.description)
+            assert declared.type == getattr(ParameterType, f"PARAMETER_{each.type_name.upper()}")
+            assert declared.read_only == each.read_only
+            ranges = [*declared.integer_range, *declared.floating_point_range]
+            is_bounded = (
+                each.type_name in ("integer", "double") and (each.minimum, each.maximum) != (None,) * 2
+            )
+            assert len(ranges) == is_bounded
+            if is_bounded:
+                low, high = ranges[0].from_value, ranges[0].to_value
+                assert each.minimum in (low, None) and each.maximum in (high, None)
+            assert all(choice in declared.additional_constraints for choice in each.choices or ())
 
 
 def test_compressed_images(domain, model, tmp_path):
@@ -588,13 +654,19 @@ def test_qos_overrides_that_make_no_sense_are_said(camera, domain, model, tmp_pa
     [
         ("[alpha, /alpha]", "names a peer twice"),
         ("[alpha, ../alpha]", "names a peer twice"),
+        ("[alpha, /lab/alpha]", "names a peer twice"),
         ("['not a name']", "'not a name', which is no namespace"),
+        ("['~/x']", "'~/x', which is no namespace"),
+        ("['../']", "'../', which is no namespace"),
+        ("['/']", "'/', which is no namespace"),
+        ("[../stranger]", "'../stranger', but so those are called who are none of them"),
     ],
 )
 def test_names_of_peers_that_cannot_be_topics_end_the_node_with_one_sentence(
     domain, model, tmp_path, peers, sentence
 ):
-    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "peers": peers}) as node:
+    parameters = {"model": model, "peers": peers}
+    with run_node(MODULE, domain, tmp_path / "log", parameters, ["-r", "__ns:=/lab"]) as node:
         assert node.wait() == 2
         assert sentence in node.log.strip().splitlines()[-1]
 
@@ -606,6 +678,7 @@ def test_absolute_names_and_pictures_without_peers_before_the_clock_is_set_back(
     with run_node(MODULE, domain, tmp_path / "log", parameters) as node:
         camera.wait_for_estimator()
         alpha = camera.client.collect(PoseWithCovarianceStamped, "identified/far/alpha/pose")
+        identities = camera.client.collect(JointState, "peer_identities")
         leds = camera.client.node.create_publisher(JointState, "/far/alpha/led_states", 10)
         names, states = list(METADATA.led_names), [1.0, 0.0, 1.0, 0.0]
 
@@ -620,22 +693,71 @@ def test_absolute_names_and_pictures_without_peers_before_the_clock_is_set_back(
             show(BLACK, age=0.0)
         # An hour back: what was told before counts no more, what is told now does.
         camera.client.wait_until(lambda: show(WHITE, age=3600.0), what=lambda: node.log)
+        assert list(identities[-1].name) == ["peer_0/far/alpha", "peer_0/stranger"]
+        camera.wait_for_value("clock jumped backwards", "1")
         assert "Traceback" not in node.log and camera.value("refused: internal error") == ""
 
 
 def test_namespaces_beside_the_own_one():
-    from ledpose_ros.nodes.estimator import _resolved
-
     assert _resolved("../beta", own="/lab/alpha") == "/lab/beta"
     assert _resolved("../beta", own="/alpha") == "/beta"
     assert _resolved("../beta", own="/") == "/beta"
-    assert _resolved("beta", own="/lab") == "beta"
+    assert _resolved("beta", own="/lab") == "/lab/beta"
+    assert _resolved("beta", own="/") == "/beta"
     assert _resolved("/beta", own="/lab") == "/beta"
 
 
-def test_transitions_report_what_went_wrong_instead_of_raising():
-    from ledpose_ros.nodes.estimator import _transition
+@pytest.fixture
+def own_node(domain, model, monkeypatch) -> Iterator[EstimatorNode]:
+    """An active estimator in this process, to which somebody listens."""
+    monkeypatch.setattr(PeerOutputs, "are_heard", True)
+    rclpy.init(args=["--ros-args", "-p", f"model:={model}"], domain_id=domain)
+    node = EstimatorNode()
+    yield node
+    node.close()
+    node.destroy_node()
+    rclpy.try_shutdown()
 
+
+def test_an_activation_that_fails_leaves_nothing_behind(own_node, monkeypatch):
+    own_node.trigger_deactivate()
+    idle = {subscription.topic_name for subscription in own_node.subscriptions}
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: 1 / 0)
+        assert own_node.trigger_activate() == TransitionCallbackReturn.FAILURE
+    assert {subscription.topic_name for subscription in own_node.subscriptions} == idle
+    assert own_node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+
+def test_what_has_been_mended_is_no_problem_any_more(own_node, monkeypatch):
+    def fail(*_: object) -> None:
+        raise LedposeError("cannot subscribe")
+
+    own_node.trigger_deactivate()
+    with monkeypatch.context() as patch:
+        patch.setattr(estimator, "ImageSubscription", fail)
+        own_node.trigger_activate()
+        own_node._on_timer()
+        assert own_node._summary() == (ERROR, "cannot subscribe")
+    own_node._on_timer()
+    assert own_node.problem == ""
+
+
+def test_slow_cameras_are_not_taken_for_silent_ones(own_node, monkeypatch):
+    clock = SimpleNamespace(now=time.monotonic())
+    steady = SimpleNamespace(monotonic=lambda: clock.now, perf_counter=time.perf_counter)
+    monkeypatch.setattr(estimator, "time", steady)
+    monkeypatch.setattr(own_node._images, "put", lambda _: False)  # so that nobody answers
+    for _ in range(3):
+        clock.now += 5
+        own_node._on_image(Image())
+    clock.now += 9
+    assert re.fullmatch(r"no image answered for 2\d s", own_node._summary()[1])
+    clock.now += 2
+    assert "no images arrive" in own_node._summary()[1]
+
+
+def test_transitions_report_what_went_wrong_instead_of_raising():
     class Stub:
         problem = ""
 

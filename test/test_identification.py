@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ledpose_ros.identification import PeerIdentifier
-from ledpose_ros.leds import LedHistory
+from ledpose_ros.leds import LedHistory, Rejection
 
 RATE = 20.0
 NAMES = ("alpha", "beta")
@@ -61,6 +61,21 @@ def test_stranger_is_nobody() -> None:
     blinkers.watch(15.0, {0: 2, 1: 0})
     posterior = blinkers.identifier.posterior([0, 1])
     assert posterior[0, 2] > 0.9 and posterior[1, 0] > 0.95
+
+
+def test_it_is_told_how_many_pictures_were_compared_and_why_not_the_last() -> None:
+    blinkers = Blinkers()
+    identifier = blinkers.identifier
+    blinkers.watch(5.0, {0: 0}, late=100.0)
+    assert identifier.compared == [0, 0]
+    assert identifier.rejections == [Rejection.NO_STATE] * 2
+    blinkers.watch(5.0, {0: 0}, start=5.0)
+    assert identifier.rejections == [None] * 2
+    seen = identifier.compared[0]
+    assert 50 < seen <= 100
+    # They wait in vain for LED messages.
+    blinkers.watch(5.0, {0: 0}, start=10.0, late=100.0)
+    assert identifier.rejections == [Rejection.NEWER] * 2
 
 
 def test_nothing_is_known_before_anything_is_told() -> None:

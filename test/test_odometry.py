@@ -38,7 +38,8 @@ def test_between_and_a_little_beyond(history, milliseconds):
 
 
 def test_too_far_off(history):
-    assert OdometryHistory().pose_at(0) is None
+    assert OdometryHistory().pose_at(0) is None and OdometryHistory().newest_ns is None
+    assert history.newest_ns == 1200 * MS
     assert history.pose_at(700 * MS) is None
     assert history.pose_at(1500 * MS) is None
 

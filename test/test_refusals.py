@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ledpose_ros.leds import Rejection
-from ledpose_ros.refusals import MAX_LENGTH, RECORDER_REASONS, Refusals
+from ledpose_ros.refusals import MAX_LENGTH, RECORDER_REASONS, Refusals, shortened
 
 PACKAGE = Path(__file__).parents[1] / "ledpose_ros"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "recorder.md"
@@ -25,6 +25,7 @@ def test_each_reason_is_told_at_most_once_a_period() -> None:
 
 
 def test_a_sentence_that_quotes_too_much_is_cut() -> None:
+    assert shortened("x" * MAX_LENGTH) == "x" * MAX_LENGTH
     refusals = Refusals()
     refusals.count("unusable image", "x" * 10**6)
     assert len(refusals.sentences["unusable image"]) < 2 * MAX_LENGTH

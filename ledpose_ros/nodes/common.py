@@ -34,7 +34,7 @@ from ledpose_ros.nodes.compatibility import (
     publisher_callbacks,
 )
 from ledpose_ros.parameters import Parameter
-from ledpose_ros.refusals import Refusals
+from ledpose_ros.refusals import Refusals, shortened
 
 LED_QUEUE = 100
 UNBOUNDED_INTEGER = 2**63 - 1
@@ -49,9 +49,14 @@ OVERRIDABLE_POLICIES = (
 # --- parameters ---------------------------------------------------------------------------------------------
 
 
-def declare_parameters(node: Node, table: Sequence[Parameter]) -> SimpleNamespace:
+def declare_parameters(
+    node: Node,
+    table: Sequence[Parameter],
+    check_changes: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> SimpleNamespace:
     """Declare a node's parameters; return their values as attributes, kept up to date when they change live.
 
+    `check_changes` raises `LedposeError` for live changes, name -> value, that do not go with what is set.
     Raises `LedposeError` if a value given at start has the wrong type or lies outside its range.
     """
     values = SimpleNamespace()
@@ -73,6 +78,7 @@ def declare_parameters(node: Node, table: Sequence[Parameter]) -> SimpleNamespac
         try:
             for change in known:
                 by_name[change.name].check(change.value)
+            check_changes({change.name: change.value for change in known})
         except LedposeError as error:
             return SetParametersResult(successful=False, reason=str(error))
         for change in known:
@@ -272,7 +278,7 @@ def diagnostics_message(
     status = DiagnosticStatus(
         level=level,
         name=node.get_fully_qualified_name().lstrip("/"),
-        message=summary,
+        message=shortened(summary),
         hardware_id=hardware_id,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )

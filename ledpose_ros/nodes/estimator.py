@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -22,7 +22,7 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.subscription import Subscription
 from rclpy.time import Time
-from rclpy.validate_topic_name import validate_topic_name
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -55,7 +55,7 @@ from ledpose_ros.nodes.common import (
     subscribe_to_leds,
 )
 from ledpose_ros.nodes.compatibility import LifecycleNode
-from ledpose_ros.nodes.peer_outputs import PeerOutputs
+from ledpose_ros.nodes.peer_outputs import STRANGER, PeerOutputs, identified_topic
 from ledpose_ros.odometry import OdometryHistory
 from ledpose_ros.pacing import Pace
 from ledpose_ros.parameters import NODE_PARAMETERS
@@ -65,10 +65,11 @@ from ledpose_ros.visualization import draw_estimates
 
 ODOMETRY_QUEUE = 20
 DIAGNOSTICS_PERIOD = 1.0
-# Without images or results for so long, the diagnostics say why.
+# Without images or results for so long, or for twice the camera's period, the diagnostics say why.
 SILENCE = 2.0
 # So long may TF take to tell where the camera was.
 TF_PATIENCE = Duration(seconds=0.1)
+NO_HEIGHT = "peers_on_floor needs the camera's height: set camera_position or base_frame"
 # What begins the name of a namespace beside the node's own.
 BESIDE = "../"
 # What an image goes through, in the order of the diagnostics.
@@ -154,27 +155,34 @@ class EstimatorNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("estimator")
         self.problem = ""
-        self._settings = settings = declare_parameters(self, NODE_PARAMETERS["estimator"])
+        self._settings = settings = declare_parameters(
+            self, NODE_PARAMETERS["estimator"], self._check_changes
+        )
         for name, meaning in (("peer_size", "length, width, height"), ("camera_position", "x, y, z")):
             if (count := len(getattr(settings, name))) != 3:
                 raise LedposeError(f"parameter '{name}' has {count} numbers, but must have 3: {meaning}")
         self._refusals = Refusals(self.get_logger().warning)
+        # What is told and counted, though the image is answered.
+        self._remarks = Refusals(self.get_logger().warning)
         self._is_enabled = True
         self._is_finalized = False
         self._estimator: PeerEstimator | None = None
         self._camera_info: CameraInfo | None = None
+        self._known_camera: tuple[object, ...] = ()
         self._images = LatestImage()
         self._image_type = CompressedImage if settings.image_transport == "compressed" else Image
         self._worker: threading.Thread | None = None
         self._image_subscription: ImageSubscription | None = None
         self._heard: list[Subscription] = []
         self._tf: Any = None
+        self._tf_listener: Any = None
 
         # What the executor's thread hears and the worker needs.
         self._senses = threading.Lock()
         self._odometry = OdometryHistory()
-        self._peer_names = _checked_names(settings.peers)
-        self._peer_namespaces = [_resolved(name, self.get_namespace()) for name in settings.peers if name]
+        self._peer_namespaces = _peer_namespaces(settings.peers, self.get_namespace())
+        self._peer_names = list(self._peer_namespaces)
+        self._led_delays: dict[str, float] = {}
         guard, max_age = nanoseconds(settings.led_guard), nanoseconds(settings.led_max_age)
         self._led_histories = [LedHistory(guard, max_age) for _ in self._peer_names]
         # What the worker remembers of the images before.
@@ -184,9 +192,10 @@ class EstimatorNode(LifecycleNode):
         self._own_motion_ns = 0
         self._own_pose: np.ndarray | None = None
 
-        self._received = self._answered = self._superseded = self._ignored = 0
+        self._received = self._answered = self._superseded = 0
         self._received_before = 0
         self._diagnostics_time = self._image_time = self._answer_time = time.monotonic()
+        self._image_intervals: deque[float] = deque(maxlen=2)
         self._peer_count, self._confidence = 0, 0.0
         self._why_not = ""
         self._ages: deque[float] = deque(maxlen=300)
@@ -207,6 +216,15 @@ class EstimatorNode(LifecycleNode):
         """End the worker thread."""
         self._stop()
 
+    def _check_changes(self, changes: Mapping[str, Any]) -> None:
+        """Refuse live changes that would do nothing, or that would have every image refused."""
+        settings = self._settings
+        for name in ("camera_pitch", "camera_roll", "camera_yaw"):
+            if name in changes and settings.base_frame:
+                raise LedposeError(f"parameter '{name}' does nothing with base_frame, for which TF tells it")
+        if changes.get("peers_on_floor") and not settings.base_frame and settings.camera_position[2] == 0:
+            raise LedposeError(NO_HEIGHT)
+
     # --- lifecycle ------------------------------------------------------------------------------------------
 
     @_transition
@@ -215,14 +233,14 @@ class EstimatorNode(LifecycleNode):
         estimator = PeerEstimator(
             settings.model or shipped_model(), settings.threads, settings.providers, settings.spinning
         )
-        # Once: what tf2 subscribes to and publishes stays with the node.
+        # Once: what tf2 publishes stays with the node, and so does what it has heard.
         if settings.publish_tf and self._outputs.tf_broadcaster is None:
             self._outputs.tf_broadcaster = _tf2("publish_tf", "false").TransformBroadcaster(self)
         if settings.base_frame and self._tf is None:
             tf2_ros = _tf2("base_frame", "an empty string")
             # Without the node, whose simulated time may stand still: waiting for a transform must end.
             self._tf = tf2_ros.Buffer()
-            self._tf.listener = tf2_ros.TransformListener(self._tf, self)
+            self._make_tf_listener = partial(tf2_ros.TransformListener, self._tf, self)
             back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-CLOCK_JUMP_NS))
             self._tf.on_jump = self.get_clock().create_jump_callback(
                 back, post_callback=lambda _: self._tf.clear()
@@ -236,10 +254,14 @@ class EstimatorNode(LifecycleNode):
 
     @_transition
     def on_activate(self, _state: LifecycleState) -> None:
-        self._listen()
-        self._images = LatestImage()
-        worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
-        worker.start()
+        try:
+            self._listen()
+            self._images = LatestImage()
+            worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
+            worker.start()
+        except Exception:
+            self._stop()
+            raise
         self._worker = worker
         self._meet_demand()
 
@@ -274,22 +296,25 @@ class EstimatorNode(LifecycleNode):
         """Subscribe to all but images, of which `_meet_demand` takes care."""
         hear = partial(subscribe, self, refusals=self._refusals)
         odometry_qos = sensor_qos(ODOMETRY_QUEUE)
-        try:
-            self._heard.append(hear(CameraInfo, "camera_info", self._on_camera_info, sensor_qos()))
-            self._heard.append(hear(Odometry, "odometry", self._on_odometry, odometry_qos))
-            for namespace, history in zip(self._peer_namespaces, self._led_histories, strict=True):
-                topic = f"{namespace}/led_states"
-                on_states = partial(self._on_led_states, topic, history)
-                self._heard.append(subscribe_to_leds(self, JointState, topic, on_states, self._refusals))
-        except LedposeError:
-            self._stop()
-            raise
+        self._heard.append(hear(CameraInfo, "camera_info", self._on_camera_info, sensor_qos()))
+        self._heard.append(hear(Odometry, "odometry", self._on_odometry, odometry_qos))
+        for (name, namespace), history in zip(
+            self._peer_namespaces.items(), self._led_histories, strict=True
+        ):
+            topic = f"{namespace}/led_states"
+            on_states = partial(self._on_led_states, name, topic, history)
+            self._heard.append(subscribe_to_leds(self, JointState, topic, on_states, self._refusals))
+        if self._tf is not None:
+            self._tf_listener = self._make_tf_listener()
 
     def _stop(self) -> None:
         """End what on_activate began."""
         for subscription in self._heard:
             self.destroy_subscription(subscription)
         self._heard.clear()
+        if self._tf_listener is not None:
+            self._tf_listener.unregister()
+            self._tf_listener = None
         self._images.close()
         if self._worker is not None:
             self._worker.join()
@@ -304,8 +329,8 @@ class EstimatorNode(LifecycleNode):
             self.executor.create_task(self._meet_demand)
 
     def _meet_demand(self) -> None:
-        """Subscribe to images only while the node is active and somebody listens to its answers."""
-        is_demanded = self._worker is not None and self._outputs.are_heard
+        """Subscribe to images only while the node is active, enabled, and somebody listens to its answers."""
+        is_demanded = self._worker is not None and self._is_enabled and self._outputs.are_heard
         if is_demanded and self._image_subscription is None:
             self._image_time = self._answer_time = time.monotonic()
             # The node goes on without: listeners come and go, so this cannot be left to its activation.
@@ -316,6 +341,8 @@ class EstimatorNode(LifecycleNode):
             except LedposeError as error:
                 self.problem = str(error)
                 self._refusals.count("no subscription", self.problem)
+            else:
+                self.problem = ""
         elif not is_demanded and self._image_subscription is not None:
             self._image_subscription.destroy()
             self._image_subscription = None
@@ -324,23 +351,25 @@ class EstimatorNode(LifecycleNode):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._received += 1
-        self._image_time = time.monotonic()
-        if self._is_enabled:
-            self._superseded += self._images.put(message)
-        else:
-            self._ignored += 1
+        now = time.monotonic()
+        self._image_intervals.append(now - self._image_time)
+        self._image_time = now
+        self._superseded += self._images.put(message)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
     def _on_odometry(self, message: Odometry) -> None:
-        pose = pose_of(message.pose)
+        pose, stamp = pose_of(message.pose), stamp_ns(message.header.stamp)
+        if stamp == 0:
+            self._refusals.count("malformed odometry", "an odometry message has the stamp 0")
+            return
         with self._senses:
-            is_pose = self._odometry.add(stamp_ns(message.header.stamp), pose)
+            is_pose = self._odometry.add(stamp, pose)
         if not is_pose:
             self._refusals.count("malformed odometry", f"an odometry message holds no pose: {pose.tolist()}")
 
-    def _on_led_states(self, topic: str, history: LedHistory, message: JointState) -> None:
+    def _on_led_states(self, name: str, topic: str, history: LedHistory, message: JointState) -> None:
         if self._estimator is None:
             return
         names = self._estimator.metadata.led_names
@@ -353,13 +382,16 @@ class EstimatorNode(LifecycleNode):
         if stamp == 0:
             self._refusals.count("malformed LED message", f"{topic}: the LED message has the stamp 0")
             return
+        now_ns = self.get_clock().now().nanoseconds
+        self._led_delays[name] = (now_ns - stamp) / 1e9
         with self._senses:
             if history.newest_ns - stamp >= CLOCK_JUMP_NS:
                 history.clear()
-            history.add(stamp, states, self.get_clock().now().nanoseconds)
+            history.add(stamp, states, now_ns)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._is_enabled = request.data
+        self._meet_demand()
         response.success = True
         response.message = "images are answered" if request.data else "images are ignored"
         return response
@@ -400,6 +432,7 @@ class EstimatorNode(LifecycleNode):
             )
         except LedposeError as error:
             raise Refusal("unusable camera_info", str(error)) from error
+        self._note_camera(camera, rgb)
         if settings.peers_on_floor:
             peers = [stand_on_floor(peer, mount, settings.peer_height) for peer in peers]
         times.append(time.perf_counter())
@@ -430,21 +463,27 @@ class EstimatorNode(LifecycleNode):
         if taken_ns == 0:
             raise Refusal("image without stamp", "an image has the stamp 0: the camera driver must set it")
         age, limit = (now_ns - taken_ns) / 1e9, self._settings.max_image_age
+        if limit != 0 and now_ns == 0:
+            raise Refusal("no /clock yet", "images come but simulated time has not begun: publish /clock")
+        self._ages.append(age)
         if limit != 0:
-            self._check_age(age, limit, now_ns)
+            self._check_age(age, limit)
         if 0 < self._newest_ns - taken_ns < CLOCK_JUMP_NS:
             raise Refusal(
                 "image out of order",
                 f"an image is {(self._newest_ns - taken_ns) / 1e9:.3f} s older than the one before it: "
                 "set the clock before, and give each camera its own topic",
             )
+        if self._newest_ns > taken_ns:
+            self._remarks.count(
+                "clock jumped backwards",
+                f"an image is {(self._newest_ns - taken_ns) / 1e9:.3f} s older than the one before it, "
+                "as when a bag starts over: set the clock before",
+            )
         self._newest_ns = taken_ns
-        self._ages.append(age)
 
     @staticmethod
-    def _check_age(age: float, limit: float, now_ns: int) -> None:
-        if now_ns == 0:
-            raise Refusal("no /clock yet", "images come but simulated time has not begun: publish /clock")
+    def _check_age(age: float, limit: float) -> None:
         if abs(age) > limit:
             words = f"{age:.3f} s old" if age > 0 else f"stamped {-age:.3f} s in the future"
             raise Refusal(
@@ -473,15 +512,24 @@ class EstimatorNode(LifecycleNode):
             )
         return camera
 
+    def _note_camera(self, camera: Camera, rgb: np.ndarray) -> None:
+        """Count a usable camera that is another one than before."""
+        K, D, distortion_model = camera
+        known = K.tolist(), D.tolist(), distortion_model, rgb.shape
+        if self._known_camera not in ((), known):
+            self._remarks.count(
+                "camera_info changed",
+                f"camera_info tells another camera than before, with K = {K.tolist()}: "
+                "if it is the same one, let one node alone publish it",
+            )
+        self._known_camera = known
+
     def _mount(self, header: Header) -> np.ndarray:
         """Pose (7,) of the optical frame in the own robot's base frame, which is level and on the floor."""
         settings = self._settings
         if not settings.base_frame:
             if settings.peers_on_floor and settings.camera_position[2] == 0:
-                raise Refusal(
-                    "camera of no height",
-                    "peers_on_floor needs the camera's height: set camera_position or base_frame",
-                )
+                raise Refusal("camera of no height", NO_HEIGHT)
             angles = settings.camera_yaw, settings.camera_pitch, settings.camera_roll
             return mounted_camera(settings.camera_position, *angles)
         try:
@@ -513,7 +561,14 @@ class EstimatorNode(LifecycleNode):
     def _camera_pose(self, image_stamp_ns: int, mount: np.ndarray) -> np.ndarray:
         """Pose (7,) of the optical frame for the tracker: among standing things if odometry tells it."""
         with self._senses:
-            base = self._odometry.pose_at(image_stamp_ns)
+            base, newest_ns = self._odometry.pose_at(image_stamp_ns), self._odometry.newest_ns
+        if base is None and newest_ns is not None:
+            self._remarks.count(
+                "odometry of another time",
+                f"odometry does not tell where the robot was when an image was taken: its newest is "
+                f"{(newest_ns - image_stamp_ns) / 1e9:+.3f} s off: synchronise the clocks, and publish it at "
+                "10 Hz or more",
+            )
         if base is None and 0 <= image_stamp_ns - self._own_motion_ns < TIMEOUT * 1e9:
             base = self._own_pose  # a gap, after which things go on
         elif base is not None:
@@ -572,14 +627,15 @@ class EstimatorNode(LifecycleNode):
             "image rate [Hz]": f"{rate:.1f}",
             "images answered": self._answered,
             "dropped for a newer image": self._superseded,
-            "ignored while disabled": self._ignored,
         }
+        values |= self._remarks.counts
         values |= {f"refused: {reason}": count for reason, count in self._refusals.counts.items()}
         for name, durations in {"image age": self._ages, **self._durations}.items():
             if measured := list(durations):
                 half, most = 1000 * np.percentile(measured, [50, 95])
                 values |= {f"{name} p50 [ms]": f"{half:.2f}", f"{name} p95 [ms]": f"{most:.2f}"}
         values["own motion"] = "from odometry" if self._knows_own_motion else "not known"
+        values |= {f"LEDs of {name}": words for name, words in self._leds_compared()}
         if self._estimator is not None:
             calibration = self._estimator.metadata.calibration
             values["model"] = self._estimator.path.name
@@ -590,6 +646,19 @@ class EstimatorNode(LifecycleNode):
                 else f"from {calibration.images} images, residual {calibration.residual:.3f} octaves"
             )
         self._diagnostics_publisher.publish(diagnostics_message(self, level, summary, values))
+
+    def _leds_compared(self) -> Iterator[tuple[str, str]]:
+        """Each peer's name, and whether it can be recognised: where not, why nothing would ever be sure."""
+        identifier = self._identifier
+        for name, count, rejection in zip(
+            identifier.names, identifier.compared, identifier.rejections, strict=True
+        ):
+            words = f"compared with {count} pictures"
+            if rejection is not None:
+                words += f", not with the last: {rejection.value}"
+            delay = self._led_delays.get(name)
+            words += "; none told yet" if delay is None else f"; told {delay:.3f} s after their stamp"
+            yield name, words
 
     def _summary(self) -> tuple[bytes, str]:
         """How well the node does, in words: above all why nothing is published."""
@@ -602,10 +671,12 @@ class EstimatorNode(LifecycleNode):
         if self._image_subscription is None:
             return OK, "nobody listens, so no images are looked at"
         now = time.monotonic()
-        if now - self._image_time > SILENCE:
+        # The shorter interval, so that one image after hours without does not make for hours of patience.
+        patience = max(SILENCE, 2 * min(self._image_intervals, default=0.0))
+        if now - self._image_time > patience:
             return WARN, self._why_silent()
-        if now - self._answer_time > SILENCE:
-            return WARN, self._why_not or "no image has been answered yet"
+        if now - self._answer_time > patience:
+            return WARN, self._why_not or f"no image answered for {now - self._answer_time:.0f} s"
         if not self._peer_count:
             least = self._settings.min_confidence
             return (
@@ -626,27 +697,36 @@ class EstimatorNode(LifecycleNode):
         return sentence
 
 
-def _checked_names(peers: Sequence[str]) -> list[str]:
-    """Names of the peers whose namespaces are not empty; LedposeError if one is none, or is there twice."""
-    names = [name.removeprefix(BESIDE) for name in peers if name]
-    for name in names:
+def _peer_namespaces(peers: Sequence[str], own: str) -> dict[str, str]:
+    """Name -> namespace of the peers that are not empty; LedposeError if one is none, or is there twice."""
+    namespaces: dict[str, str] = {}
+    for peer in filter(None, peers):
+        name = peer.removeprefix(BESIDE).strip("/")
         try:
-            validate_topic_name(f"{name}/led_states")
+            validate_full_topic_name(f"/{identified_topic(name)}")
         except InvalidTopicNameException as error:
             reason = str(error).partition("\n")[0].rstrip(":")
             raise LedposeError(
-                f"parameter 'peers' holds '{name}', which is no namespace: {reason}"
+                f"parameter 'peers' holds '{peer}', which is no namespace: {reason}"
             ) from error
-    if len({name.strip("/") for name in names}) < len(names):
-        raise LedposeError(f"parameter 'peers' names a peer twice: {', '.join(names)}")
-    return names
+        if name == STRANGER:
+            raise LedposeError(
+                f"parameter 'peers' holds '{peer}', but so those are called who are none of them: rename it"
+            )
+        namespace = _resolved(peer, own)
+        if name in namespaces or namespace in namespaces.values():
+            raise LedposeError(f"parameter 'peers' names a peer twice: {', '.join(filter(None, peers))}")
+        namespaces[name] = namespace
+    return namespaces
 
 
 def _resolved(peer: str, own: str) -> str:
-    """A peer's namespace; one that begins with ../ lies beside the node's own, which ROS has no word for."""
-    if not peer.startswith(BESIDE):
-        return peer
-    return f"{own.rpartition('/')[0]}/{peer.removeprefix(BESIDE)}"
+    """A peer's absolute namespace; ../NAME lies beside the node's own, which ROS has no word for."""
+    name = peer.removeprefix(BESIDE).strip("/")
+    if peer.startswith("/"):
+        return f"/{name}"
+    above = own.rpartition("/")[0] if peer.startswith(BESIDE) else own.rstrip("/")
+    return f"{above}/{name}"
 
 
 def _tf2(parameter: str, without: str) -> Any:

@@ -28,6 +28,13 @@ from ledpose_ros.tracking import Track, filtered_pose
 
 # A name is given to a peer that bears it with at least this probability.
 SURE = 0.9
+# Who bears none of the names.
+STRANGER = "stranger"
+
+
+def identified_topic(name: str) -> str:
+    """The topic of the poses that are surely this peer's."""
+    return f"identified/{name}/pose"
 
 
 def _is_heard(publisher: Any) -> bool:
@@ -66,8 +73,7 @@ class PeerOutputs:
         if names:
             self._identities = publisher(JointState, "peer_identities")
             self._named = {
-                name: publisher(PoseWithCovarianceStamped, f"identified/{name.strip('/')}/pose")
-                for name in names
+                name: publisher(PoseWithCovarianceStamped, identified_topic(name)) for name in names
             }
         self.tf_broadcaster: Any = None
 
@@ -116,7 +122,7 @@ class PeerOutputs:
         """Who each peer is, posterior (T, P + 1), and the poses of those of whom that is sure."""
         message = JointState(header=header, position=posterior.ravel().tolist())
         for track in tracks:
-            message.name += [f"{self._frame(track)}/{name}" for name in (*self._names, "stranger")]
+            message.name += [f"{self._frame(track)}/{name}" for name in (*self._names, STRANGER)]
         self._identities.publish(message)
         for peer, name in zip(peers, self.names_of(posterior), strict=True):
             if name:

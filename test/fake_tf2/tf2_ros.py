@@ -50,4 +50,8 @@ class Buffer:
 
 class TransformListener:
     def __init__(self, buffer, node):
-        node.create_subscription(TransformStamped, "known_transforms", buffer.known.append, QOS)
+        self._node = node
+        self._heard = node.create_subscription(TransformStamped, "known_transforms", buffer.known.append, QOS)
+
+    def unregister(self):
+        self._node.destroy_subscription(self._heard)
