@@ -105,20 +105,20 @@ def test_bag_in_and_bag_out(model, tmp_path):
     assert len(found["/peer_led_states"][0][1].name) == 4
 
 
-def test_pictures_and_a_damaged_one_among_them(model, tmp_path, capsys):
+def test_pictures_and_damaged_ones_among_them(model, tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    pictures = [write_picture(folder / f"{number}.png") for number in range(3)]
-    pictures[1].write_bytes(pictures[1].read_bytes()[:100])
+    pictures = [write_picture(folder / f"{number}.png") for number in range(4)]
+    for damaged in pictures[1:3]:
+        damaged.write_bytes(damaged.read_bytes()[:100])
     for inputs in (pictures, [folder]):
         assert estimate(model, inputs, tmp_path / f"{len(inputs)}.csv") == 0
         out, err = capsys.readouterr()
-        assert "Found peers in 2 of 2 pictures, 1 more could not be used" in out
-        assert "1.png is left out: cannot read the picture" in out + err
-        assert [Path(row["picture"]).name for row in rows_of(tmp_path / f"{len(inputs)}.csv")] == [
-            "0.png",
-            "2.png",
-        ]
+        assert "Found peers in 2 of 2 pictures, 2 more could not be used" in out
+        for damaged in pictures[1:3]:
+            assert f"{damaged} is left out: cannot read the picture" in out + err
+        rows = rows_of(tmp_path / f"{len(inputs)}.csv")
+        assert [Path(row["picture"]).name for row in rows] == ["0.png", "3.png"]
 
 
 CAMERA_YAML = """

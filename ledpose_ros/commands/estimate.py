@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     source = open_source(args.input, args.image_topic, args.rectified)
     size = cast(list[float], default_of("estimator", "peer_size"))
     standing = np.concatenate([np.zeros(3), tilt])
-    tracker, refusals, pictures, with_peers = PeerTracker(), Refusals(tqdm.write), 0, 0
+    tracker, refusals, pictures, with_peers = PeerTracker(), Refusals(tqdm.write, period=0.0), 0, 0
     with open_sinks(args.output, source.rate, estimator.metadata, size) as sinks:
         progress = tqdm(source.frames, total=source.count or None, unit="image", disable=None)
         for frame in progress:
