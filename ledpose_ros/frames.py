@@ -21,7 +21,7 @@ from ledpose_ros.leds import stamp_ns
 from ledpose_ros.model_metadata import Calibration
 
 if TYPE_CHECKING:
-    from ledpose_ros.bags import BagMessage
+    from ledpose_ros.bags import Bag, BagMessage
 
 RECORDING_SUFFIXES = (".h5", ".hdf5", ".part")
 BAG_SUFFIXES = (".mcap", ".db3")
@@ -54,10 +54,16 @@ class Source:
     frames: Iterator[Frame]
 
 
-def open_source(paths: Sequence[Path], image_topic: str | None = None, is_rectified: bool = False) -> Source:
+def open_source(
+    paths: Sequence[Path],
+    image_topic: str | None = None,
+    camera_info_topic: str | None = None,
+    is_rectified: bool = False,
+) -> Source:
     """A recording, a bag, a video, a folder of pictures, or picture files, rectified or as filmed.
 
-    Raises `LedposeError` for what is missing or unreadable, here or where the frames are taken.
+    The topics are those of a bag, and need not be given where there is no choice. Raises `LedposeError` for
+    what is missing or unreadable, here or where the frames are taken.
     """
     missing = [path for path in paths if not path.exists()]
     if missing:
@@ -67,7 +73,7 @@ def open_source(paths: Sequence[Path], image_topic: str | None = None, is_rectif
     if len(paths) > 1 or suffix in PICTURE_SUFFIXES:
         return _pictures(paths)
     if is_bag:
-        return _bag(path, image_topic, is_rectified)
+        return _bag(path, image_topic, camera_info_topic, is_rectified)
     if path.is_dir():
         return _pictures(sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES))
     if suffix in RECORDING_SUFFIXES:
@@ -154,27 +160,29 @@ def _recording(path: Path, is_rectified: bool) -> Source:
     return Source(len(recording), _rate(stamps), frames())
 
 
-def _bag(path: Path, image_topic: str | None, is_rectified: bool) -> Source:
-    from ledpose_ros.bags import CAMERA_TYPES, IMAGE_TYPES, Bag
+def _bag(path: Path, image_topic: str | None, camera_info_topic: str | None, is_rectified: bool) -> Source:
+    from ledpose_ros.bags import IMAGE_TYPES, Bag
 
     bag = Bag(path)
     topic = bag.choose_topic(IMAGE_TYPES, image_topic, "--image-topic")
-    infos = bag.topics(CAMERA_TYPES)
-    # That of the same camera lies beside the images; image/compressed is one level deeper.
-    beside = [info for info in infos if topic.startswith(f"{info.rpartition('/')[0]}/")]
-    info_topic = max(beside, key=len) if beside else None
+    info_topic = _info_topic(bag, topic, camera_info_topic)
 
     def frames() -> Iterator[Frame]:
         camera: Camera | LedposeError | None = None
         size: tuple[int, int] | None = None
         with bag:
-            # Pictures may come before the first CameraInfo.
+            # Pictures may come before the first CameraInfo that can be used.
             for entry in bag.messages(info_topic) if info_topic else ():
-                camera, size = _told_camera(entry, is_rectified)
-                break
+                told, size = _told_camera(entry, is_rectified)
+                camera = told if size else camera or told
+                if size:
+                    break
+            is_calibrated = camera is not None
             for entry in bag.messages(topic, *([info_topic] if info_topic else [])):
                 if entry.topic == info_topic:
                     camera, size = _told_camera(entry, is_rectified)
+                    if camera is None and is_calibrated:
+                        camera = LedposeError("its camera_info is not calibrated, as others in the bag are")
                     continue
                 try:
                     message = entry.decode()
@@ -190,20 +198,34 @@ def _bag(path: Path, image_topic: str | None, is_rectified: bool) -> Source:
     return Source(bag.count(topic), _rate(np.array(first)), frames())
 
 
+def _info_topic(bag: Bag, image_topic: str, wanted: str | None) -> str | None:
+    """The CameraInfo of the images: that which is wanted, or lies beside them; None if there is none."""
+    from ledpose_ros.bags import CAMERA_TYPES
+
+    if wanted is not None:
+        return bag.choose_topic(CAMERA_TYPES, wanted, "--camera-info-topic")
+    # image/compressed is one level deeper than image.
+    namespace = image_topic.removesuffix("/compressed").rpartition("/")[0]
+    beside = [topic for topic in bag.topics(CAMERA_TYPES) if topic.rpartition("/")[0] == namespace]
+    if len(beside) > 1:
+        raise LedposeError(
+            f"{bag.path} has several cameras beside {image_topic}: "
+            f"give --camera-info-topic one of {', '.join(beside)}"
+        )
+    return beside[0] if beside else None
+
+
 def _told_camera(
     entry: BagMessage, is_rectified: bool
 ) -> tuple[Camera | LedposeError | None, tuple[int, int] | None]:
-    """Camera and image size of a CameraInfo; nothing if it is damaged or not calibrated."""
+    """Camera and image size of a CameraInfo, or why it cannot be used; nothing if it is not calibrated."""
     try:
         message = entry.decode()
-    except LedposeError:
-        return None, None
-    if message.k[0] == 0:  # not calibrated
-        return None, None
-    try:
+        if message.k[0] == 0:  # not calibrated
+            return None, None
         return camera_from_info(message, is_rectified), image_size(message)
     except LedposeError as error:
-        return error, None
+        return LedposeError(f"its camera_info cannot be used: {error}"), None
 
 
 def _raise(error: LedposeError) -> np.ndarray:

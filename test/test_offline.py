@@ -11,12 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from blinking import IMAGE_TOPIC, SIDE, blink, camera_info, write_bag
+from blinking import CAMERA_TOPIC, IMAGE_TOPIC, SECOND, SIDE, blink, camera_info, write_bag
 from fake_model import LED_PROBABILITY, METADATA, write_fake_model
 from test_evaluation import FOCAL, HEIGHT, WHITE, WIDTH, straight_ahead, write_picture, write_recording
 
-from ledpose_ros.bags import Bag
+from ledpose_ros.bags import Bag, BagWriter
 from ledpose_ros.cli import main
+from ledpose_ros.geometry import pinhole_camera
+from ledpose_ros.images import encode_image
 from ledpose_ros.leds import stamp_ns
 from ledpose_ros.model_metadata import Calibration
 
@@ -242,6 +244,64 @@ def test_bag_without_a_usable_camera_info(model, tmp_path, capsys):
     assert estimate(model, [tmp_path / "bag"], tmp_path / "model.csv", *words) == 0
     assert estimate(model, [tmp_path / "bag"], tmp_path / "told.csv", *words, "--focal-length", "100") == 0
     assert len({row["stamp_ns"] for row in rows_of(tmp_path / "told.csv")}) == 5
+    assert capsys.readouterr().out.count("The pictures do not tell their camera") == 1
+
+
+@pytest.mark.parametrize("bad", [b"\x00\x01\x00\x00\x05", camera_info(0, focal_length=0.0)])
+@pytest.mark.parametrize("index", [0, 5])
+def test_pictures_of_an_unusable_camera_info_among_good_ones_are_refused(model, tmp_path, capsys, bad, index):
+    """Until the next one, which `write_bag` writes a second after the first picture."""
+    blinking = blink(20)
+    received = blinking.images_ns + SECOND // 50
+    begin, end = int(blinking.images_ns[index]), int(blinking.images_ns[0]) + SECOND
+    write_bag(tmp_path / "bag", blinking, 0, more=[(begin, CAMERA_TOPIC, bad)])
+    words = ["--image-topic", IMAGE_TOPIC, "--min-confidence", "0"]
+    assert estimate(model, [tmp_path / "bag"], tmp_path / "out.csv", *words) == 0
+    refused = (begin <= received) & (received < end)
+    assert refused.any()
+    rows = {int(row["stamp_ns"]) for row in rows_of(tmp_path / "out.csv")}
+    assert rows == set(blinking.images_ns[~refused].tolist())
+    out = capsys.readouterr().out
+    assert f"{refused.sum()} more could not be used" in out
+    assert out.count("left out: its camera_info") == refused.sum()
+
+
+def write_cameras(path: Path, image_topic: str, focal_lengths: dict[str, float]) -> Path:
+    """A bag with one picture of a peer, and a CameraInfo on each of these topics."""
+    with BagWriter(path) as bag:
+        header = bag.header(SECOND, "camera")
+        for topic, focal_length in focal_lengths.items():
+            info = bag.camera_info(header, pinhole_camera(focal_length, WIDTH, HEIGHT), WIDTH, HEIGHT)
+            bag.write(topic, "sensor_msgs/msg/CameraInfo", info, SECOND)
+        data = np.frombuffer(encode_image(WHITE, "png"), np.uint8)
+        picture = bag.new("sensor_msgs/msg/CompressedImage", header, "png", data)
+        bag.write(image_topic, "sensor_msgs/msg/CompressedImage", picture, SECOND)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("image_topic", "cameras", "words", "distance"),
+    [
+        ("/image/compressed", {"/camera_info": 2 * FOCAL}, [], 4.0),
+        ("/front/image/compressed", {"/camera_info": 2 * FOCAL, "/front/camera_info": 3 * FOCAL}, [], 6.0),
+        # Whose camera this is nobody knows: the model's, unless it is said.
+        ("/front/image/compressed", {"/camera_info": 2 * FOCAL}, [], 2.0),
+        ("/front/image", {"/camera_info": 2 * FOCAL}, ["--camera-info-topic", "/camera_info"], 4.0),
+    ],
+)
+def test_the_camera_info_of_a_bag_is_that_beside_the_images(
+    model, tmp_path, capsys, image_topic, cameras, words, distance
+):
+    bag = write_cameras(tmp_path / "in.mcap", image_topic, cameras)
+    assert estimate(model, [bag], tmp_path / "out.csv", *words) == 0
+    assert float(rows_of(tmp_path / "out.csv")[0]["distance"]) == pytest.approx(distance, rel=1e-5)
+    assert ("do not tell their camera" in capsys.readouterr().out) == (distance == 2.0)
+
+
+def test_several_cameras_beside_the_images(model, tmp_path, capsys):
+    bag = write_cameras(tmp_path / "in.mcap", "/front/left", {"/front/info": FOCAL, "/front/other": FOCAL})
+    assert estimate(model, [bag], tmp_path / "out.csv") == 2
+    assert "give --camera-info-topic one of /front/info, /front/other" in capsys.readouterr().err
 
 
 RECTIFYING = [100.0, 0, 16, 0, 0, 100.0, 16, 0, 0, 0, 1, 0]

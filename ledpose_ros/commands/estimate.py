@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--camera-{name}", type=float, default=0.0, metavar="RAD", help=f"tilt; {meaning} (0)"
         )
     parser.add_argument("--image-topic", metavar="T", help="of a bag, if it has several")
+    parser.add_argument("--camera-info-topic", metavar="T", help="of a bag (the one beside the images)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the network (1)")
 
 
@@ -78,10 +79,11 @@ def run(args: argparse.Namespace) -> None:
         raise LedposeError(f"the focal length is {args.focal_length:g} px, but must be above 0")
     given = read_camera(args.camera_info, args.rectified) if args.camera_info else None
     tilt = camera_tilt(args.camera_pitch, args.camera_roll)
-    source = open_source(args.input, args.image_topic, args.rectified)
+    source = open_source(args.input, args.image_topic, args.camera_info_topic, args.rectified)
     size = cast(list[float], default_of("estimator", "peer_size"))
     standing = np.concatenate([np.zeros(3), tilt])
     tracker, refusals, pictures, with_peers = PeerTracker(), Refusals(tqdm.write, period=0.0), 0, 0
+    is_guessed = False
     with open_sinks(args.output, source.rate, estimator.metadata, size) as sinks:
         progress = tqdm(source.frames, total=source.count or None, unit="image", disable=None)
         for frame in progress:
@@ -94,6 +96,12 @@ def run(args: argparse.Namespace) -> None:
             except LedposeError as error:
                 refusals.count("unusable", f"{frame.name} is left out: {error}")
                 continue
+            if frame.camera is None and given is None and args.focal_length is None and not is_guessed:
+                is_guessed = True
+                tqdm.write(
+                    "The pictures do not tell their camera, so it is that of the model's calibration: "
+                    "--camera-info or --focal-length tells another."
+                )
             tracks = tracker.update(frame.stamp_ns, peers, standing)
             for sink in sinks:
                 sink.add(Estimates(frame, rgb, camera, seen, peers, [track.id for track in tracks]))
