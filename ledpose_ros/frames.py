@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,24 +61,29 @@ def open_source(
     camera_info_topic: str | None = None,
     is_rectified: bool = False,
 ) -> Source:
-    """A recording, a bag, a video, a folder of pictures, or picture files, rectified or as filmed.
+    """Recordings, a bag, a video, a folder of pictures, or picture files, rectified or as filmed.
 
-    The topics are those of a bag, and need not be given where there is no choice. Raises `LedposeError` for
-    what is missing or unreadable, here or where the frames are taken.
+    Recordings come in the order of their stamps, the pictures of a folder in that of the numbers in their
+    names. The topics are those of a bag, and need not be given where there is no choice. Raises
+    `LedposeError` for what is missing or unreadable, here or where the frames are taken.
     """
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise LedposeError(f"there is no {missing[0]}: check its name")
+    suffixes = {path.suffix.lower() for path in paths}
+    if suffixes <= set(RECORDING_SUFFIXES):
+        return _recordings(paths, is_rectified)
+    if suffixes <= set(PICTURE_SUFFIXES):
+        return _pictures(paths)
+    if len(paths) > 1:
+        raise LedposeError("give one bag, video or folder, or several recordings or pictures")
     path, suffix = paths[0], paths[0].suffix.lower()
     is_bag = suffix in BAG_SUFFIXES or (path.is_dir() and (path / "metadata.yaml").is_file())
-    if len(paths) > 1 or suffix in PICTURE_SUFFIXES:
-        return _pictures(paths)
     if is_bag:
         return _bag(path, image_topic, camera_info_topic, is_rectified)
     if path.is_dir():
-        return _pictures(sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES))
-    if suffix in RECORDING_SUFFIXES:
-        return _recording(path, is_rectified)
+        pictures = (picture for picture in path.iterdir() if picture.suffix.lower() in PICTURE_SUFFIXES)
+        return _pictures(sorted(pictures, key=_by_numbers))
     if suffix in VIDEO_SUFFIXES:
         return _video(path)
     known = (*RECORDING_SUFFIXES, *BAG_SUFFIXES, *VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
@@ -139,25 +145,28 @@ def camera_for(
     return pinhole_camera(focal_length, *size)
 
 
-def _recording(path: Path, is_rectified: bool) -> Source:
+def _recordings(paths: Sequence[Path], is_rectified: bool) -> Source:
     from ledpose_ros.recording import Recording
 
-    recording = Recording(path)
-    info, stamps = recording.info, recording.image_stamps_ns
-    camera: Camera | LedposeError = Camera(info.K, info.D, info.distortion_model)
-    if is_rectified:
-        camera = LedposeError(
-            "a recording does not tell the camera of rectified images: give --camera-info or --focal-length"
-        )
+    recordings = sorted(map(Recording, paths), key=lambda recording: recording.image_stamps_ns[:1].tolist())
 
     def frames() -> Iterator[Frame]:
-        with recording:
-            size = info.width, info.height
-            for index, stamp in enumerate(stamps):
-                decode = partial(recording.image, index)
-                yield Frame(f"sample {index}", int(stamp), decode, camera, size, info.camera_frame)
+        for recording in recordings:
+            info = recording.info
+            camera: Camera | LedposeError = Camera(info.K, info.D, info.distortion_model)
+            if is_rectified:
+                camera = LedposeError(
+                    "a recording does not tell the camera of rectified images: "
+                    "give --camera-info or --focal-length"
+                )
+            size, of = (info.width, info.height), f" of {recording.path.name}" if len(paths) > 1 else ""
+            with recording:
+                for index, stamp in enumerate(recording.image_stamps_ns):
+                    decode = partial(recording.image, index)
+                    yield Frame(f"sample {index}{of}", int(stamp), decode, camera, size, info.camera_frame)
 
-    return Source(len(recording), _rate(stamps), frames())
+    stamps = np.concatenate([recording.image_stamps_ns for recording in recordings])
+    return Source(len(stamps), _rate(stamps), frames())
 
 
 def _bag(path: Path, image_topic: str | None, camera_info_topic: str | None, is_rectified: bool) -> Source:
@@ -234,20 +243,18 @@ def _raise(error: LedposeError) -> np.ndarray:
 
 def _video(path: Path) -> Source:
     video = cv2.VideoCapture(str(path))
-    if not video.isOpened():
+    first = video.read()
+    if not first[0]:
         raise LedposeError(f"the video {path} cannot be read: it is damaged, or of an unknown coding")
     rate = video.get(cv2.CAP_PROP_FPS) or PICTURE_RATE
 
     def frames() -> Iterator[Frame]:
-        index = 0
-        while True:
-            is_there, bgr = video.read()
-            if not is_there:
-                video.release()
-                return
-            decode = partial(cv2.cvtColor, bgr, cv2.COLOR_BGR2RGB)
+        index, read = 0, first
+        while read[0]:
+            decode = partial(cv2.cvtColor, read[1], cv2.COLOR_BGR2RGB)
             yield Frame(f"frame {index}", round(index / rate * 1e9), decode)
-            index += 1
+            index, read = index + 1, video.read()
+        video.release()
 
     return Source(max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), rate, frames())
 
@@ -260,6 +267,12 @@ def _pictures(paths: Sequence[Path]) -> Source:
         for index, path in enumerate(paths)
     )
     return Source(len(paths), PICTURE_RATE, frames)
+
+
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    """Sorts names so that 2.png comes before 10.png."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]
 
 
 def _rate(stamps: np.ndarray) -> float:

@@ -4,11 +4,13 @@
 import csv
 import dataclasses
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from blinking import CAMERA_TOPIC, IMAGE_TOPIC, SECOND, SIDE, blink, camera_info, write_bag
@@ -63,6 +65,53 @@ def test_table_of_a_recording(model, tmp_path, capsys):
     assert row["sigma_x"] == pytest.approx(4 * 2 / FOCAL, rel=1e-3)
     assert row["sigma_yaw"] == pytest.approx(math.sqrt(-2 * math.log(0.9)), rel=1e-3)
     assert [row[f"led_{name}"] for name in METADATA.led_names] == pytest.approx(LED_PROBABILITY)
+
+
+def test_recordings_one_after_the_other(model, tmp_path):
+    """By their stamps: the shell puts the recorder's tenth file before its second."""
+    later = write_recording(tmp_path / "run_10.h5", straight_ahead([2.0] * 4, 0.0))
+    with h5py.File(later, "r+") as file:
+        file["image_stamp_ns"][:] += 2 * 10**9
+    earlier = write_recording(tmp_path / "run_2.h5", straight_ahead([2.0] * 2, 0.0))
+    assert estimate(model, [later, earlier], tmp_path / "out.csv") == 0
+    rows = rows_of(tmp_path / "out.csv")
+    assert [int(row["stamp_ns"]) // 10**9 for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["picture"] for row in rows[1:3]] == ["sample 1 of run_2.h5", "sample 0 of run_10.h5"]
+
+
+@pytest.mark.parametrize("names", [["a.mp4", "b.mp4"], ["a.h5", "b.png"], ["a.mcap", "b.mcap"], ["a", "b"]])
+def test_inputs_that_do_not_go_together(model, tmp_path, capsys, names):
+    inputs = [tmp_path / name for name in names]
+    for path in inputs:
+        path.touch()
+    assert estimate(model, inputs, tmp_path / "out.csv") == 2
+    assert "give one bag, video or folder, or several recordings or pictures" in capsys.readouterr().err
+
+
+def test_pictures_of_a_folder_come_by_the_numbers_in_their_names(model, tmp_path):
+    for number in (1, 2, 10):
+        write_picture(tmp_path / f"view_{number}.png")
+    assert estimate(model, [tmp_path], tmp_path / "out.csv") == 0
+    names = [Path(row["picture"]).name for row in rows_of(tmp_path / "out.csv")]
+    assert names == ["view_1.png", "view_2.png", "view_10.png"]
+
+
+def test_a_video_that_is_cut_off(model, tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, WHITE.shape, np.uint8)
+    video = write_video(tmp_path / "in.avi", [WHITE, noise] * 10)
+    os.truncate(video, video.stat().st_size // 2)
+    assert estimate(model, [video], tmp_path / "out.csv") == 0
+    read = len(rows_of(tmp_path / "out.csv"))
+    assert f"in.avi should hold 20 pictures, but ends after {read}: it is cut" in capsys.readouterr().out
+
+
+def test_a_video_of_which_no_frame_can_be_decoded(model, tmp_path, capsys):
+    video = write_video(tmp_path / "in.mp4", [WHITE] * 3)
+    data = video.read_bytes()
+    begin, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    video.write_bytes(data[:begin] + bytes(end - begin) + data[end:])
+    assert estimate(model, [video], tmp_path / "out.csv") == 2
+    assert "cannot be read: it is damaged, or of an unknown coding" in capsys.readouterr().err
 
 
 def test_video_in_and_video_out(model, tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the peers in a video, pictures, a bag or a recording; no ROS needed.
+"""Find the peers in a video, pictures, a bag or recordings; no ROS needed.
 
 What is written depends on the name of OUT: a table (.csv, a row a peer), the pictures with the estimates
 drawn on them (.mp4), or a bag for RViz and Foxglove (.mcap). Recordings and bags tell their camera; for
@@ -22,7 +22,7 @@ from ledpose_ros.parameters import default_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose estimate`."""
     parser.add_argument(
-        "input", nargs="+", type=Path, metavar="INPUT", help="recording, bag, video, folder, or picture files"
+        "input", nargs="+", type=Path, metavar="INPUT", help="bag, video, folder, recordings, or pictures"
     )
     parser.add_argument(
         "-o",
@@ -111,6 +111,11 @@ def run(args: argparse.Namespace) -> None:
     if not pictures:
         reasons = "".join(f"; {sentence}" for sentence in refusals.sentences.values())
         raise LedposeError(f"none of the {left_out} pictures in {args.input[0]} could be used{reasons}")
+    if pictures + left_out < source.count:
+        print(
+            f"{args.input[0]} should hold {source.count} pictures, but ends after {pictures + left_out}: "
+            "it is cut off or damaged."
+        )
     print(
         f"Found peers in {with_peers} of {pictures} pictures, {left_out} more could not be used; "
         f"wrote {', '.join(map(str, args.output))}."
