@@ -36,7 +36,12 @@ class Estimates:
 
 
 class Sink(Protocol):
-    """Takes estimates, picture after picture; a context manager."""
+    """Takes estimates, picture after picture; a context manager.
+
+    `left_out` counts the pictures that it could not take.
+    """
+
+    left_out: int
 
     def add(self, estimates: Estimates) -> None: ...
     def __enter__(self) -> Sink: ...
@@ -49,7 +54,9 @@ def open_sinks(
 ) -> Iterator[list[Sink]]:
     """A sink for each path, by its suffix; `rate` [Hz] is that of the pictures.
 
-    Raises `LedposeError` for a suffix that says nothing, a file that exists already or cannot be written.
+    The files are there when it ends without an exception; until then a table or a video is NAME.part.csv or
+    NAME.part.mp4. Raises `LedposeError` for a suffix that says nothing, a file that exists already or cannot
+    be written.
     """
     with ExitStack() as files:
         sinks: list[Sink] = []
@@ -60,17 +67,23 @@ def open_sinks(
                 raise LedposeError(f"{path} exists already: remove it, or give another name")
         if len(set(paths)) < len(paths):
             raise LedposeError("the same output is given twice: give each another name")
+        parts = {path: path.with_suffix(f".part{path.suffix}") for path in paths if path.suffix != ".mcap"}
         for path in paths:
             sink: Sink
             if path.suffix == ".csv":
-                sink = CsvSink(path, metadata.led_names)
+                sink = CsvSink(parts[path], metadata.led_names)
             elif path.suffix == ".mp4":
-                sink = VideoSink(path, rate, metadata, peer_size)
+                sink = VideoSink(parts[path], rate, metadata, peer_size)
             else:
                 sink = BagSink(path, metadata, peer_size)
             files.enter_context(sink)
             sinks.append(sink)
         yield sinks
+    for path, part in parts.items():
+        try:
+            part.replace(path)
+        except OSError as error:
+            raise LedposeError(f"cannot finish {part}: {error.strerror}") from error
 
 
 class CsvSink:
@@ -80,6 +93,8 @@ class CsvSink:
         *("picture", "stamp_ns", "peer", "confidence", "u", "v", "psi", "distance"),
         *("x", "y", "z", "qx", "qy", "qz", "qw", "sigma_x", "sigma_y", "sigma_z", "sigma_yaw"),
     )
+
+    left_out = 0
 
     def __init__(self, path: Path, led_names: Sequence[str]) -> None:
         try:
@@ -108,16 +123,17 @@ class CsvSink:
 
 
 class VideoSink:
-    """The pictures with the peers drawn on them (MPEG-4)."""
+    """The pictures with the peers drawn on them (MPEG-4), but those of another size than the first."""
 
     def __init__(self, path: Path, rate: float, metadata: ModelMetadata, peer_size: Sequence[float]) -> None:
+        self.left_out = 0
         self._path, self._rate = path, rate
         self._metadata, self._peer_size = metadata, peer_size
         self._video: Any = None
         self._size = (0, 0)
 
     def add(self, estimates: Estimates) -> None:
-        """Write a picture; all must be of one size."""
+        """Write a picture."""
         height, width = estimates.rgb.shape[:2]
         if self._video is None:
             self._size = (width, height)
@@ -126,10 +142,8 @@ class VideoSink:
             if not self._video.isOpened():
                 raise LedposeError(f"cannot write the video {self._path}: is its folder there?")
         if (width, height) != self._size:
-            raise LedposeError(
-                f"{estimates.frame.name} is {width}x{height}, the pictures before it "
-                "{}x{}: a video needs one size".format(*self._size)
-            )
+            self.left_out += 1
+            return
         drawn = _drawn(estimates, self._metadata, self._peer_size)
         self._video.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
@@ -143,6 +157,8 @@ class VideoSink:
 
 class BagSink:
     """What the estimator node would publish, for RViz and Foxglove."""
+
+    left_out = 0
 
     def __init__(self, path: Path, metadata: ModelMetadata, peer_size: Sequence[float]) -> None:
         self._bag = BagWriter(path)

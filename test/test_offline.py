@@ -19,6 +19,7 @@ from test_evaluation import FOCAL, HEIGHT, WHITE, WIDTH, straight_ahead, write_p
 
 from ledpose_ros.bags import Bag, BagWriter
 from ledpose_ros.cli import main
+from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.geometry import pinhole_camera
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import stamp_ns
@@ -407,7 +408,6 @@ def test_cameras_that_cannot_be_used_are_not_guessed(model, tmp_path, capsys):
     ):
         assert estimate(model, [source], tmp_path / "out.csv", *words) == 2
         assert sentence in capsys.readouterr().err
-        (tmp_path / "out.csv").unlink()
         told = tmp_path / f"{source.stem}.csv"
         assert estimate(model, [source], told, *words, "--focal-length", "100") == 0
 
@@ -424,3 +424,42 @@ def test_outputs_are_checked_before_anything_is_written(model, tmp_path, capsys)
     assert estimate(model, [picture], tmp_path / "out.csv", "-o", str(tmp_path / "out.csv")) == 2
     assert "the same output is given twice" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_run_that_fails_does_not_stand_in_the_way_of_the_next(model, tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    picture.touch()
+    outputs = [tmp_path / f"out{suffix}" for suffix in (".csv", ".mp4", ".mcap")]
+    more = [word for path in outputs[1:] for word in ("-o", str(path))]
+    assert estimate(model, [picture], outputs[0], *more) == 2
+    assert not any(path.exists() for path in outputs)
+    write_picture(picture)
+    assert estimate(model, [picture], outputs[0], *more) == 0
+    assert sorted(tmp_path.glob("out*")) == sorted(outputs)
+
+
+def test_an_interrupted_run_keeps_what_it_has_aside(model, tmp_path, monkeypatch):
+    pictures = [write_picture(tmp_path / f"{number}.png") for number in range(3)]
+    detect, calls = PeerEstimator.detect, []
+
+    def interrupted(self, rgb):
+        calls.append(rgb)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return detect(self, rgb)
+
+    monkeypatch.setattr(PeerEstimator, "detect", interrupted)
+    outputs = ["-o", str(tmp_path / "out.mp4"), "-o", str(tmp_path / "out.mcap")]
+    assert estimate(model, pictures, tmp_path / "out.csv", *outputs) == 130
+    assert {path.name for path in tmp_path.glob("*out*")} == {"out.part.csv", "out.part.mp4"}
+    assert len(rows_of(tmp_path / "out.part.csv")) == 2
+    assert cv2.VideoCapture(str(tmp_path / "out.part.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 2
+
+
+def test_pictures_of_another_size_are_left_out_of_the_video_alone(model, tmp_path, capsys):
+    sizes = [WHITE, WHITE[: HEIGHT // 2], WHITE]
+    pictures = [write_picture(tmp_path / f"{number}.png", rgb) for number, rgb in enumerate(sizes)]
+    assert estimate(model, pictures, tmp_path / "out.csv", "-o", str(tmp_path / "out.mp4")) == 0
+    assert len(rows_of(tmp_path / "out.csv")) == 3
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    assert "out.mp4 lacks 1 pictures, which are of another size" in capsys.readouterr().out

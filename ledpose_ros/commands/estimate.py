@@ -107,10 +107,13 @@ def run(args: argparse.Namespace) -> None:
                 sink.add(Estimates(frame, rgb, camera, seen, peers, [track.id for track in tracks]))
             pictures += 1
             with_peers += bool(peers)
-    left_out = refusals.counts.total()
-    if not pictures:
-        reasons = "".join(f"; {sentence}" for sentence in refusals.sentences.values())
-        raise LedposeError(f"none of the {left_out} pictures in {args.input[0]} could be used{reasons}")
+        left_out = refusals.counts.total()
+        if not pictures:
+            reasons = "".join(f"; {sentence}" for sentence in refusals.sentences.values())
+            raise LedposeError(f"none of the {left_out} pictures in {args.input[0]} could be used{reasons}")
+    for path, sink in zip(args.output, sinks, strict=True):
+        if sink.left_out:
+            print(f"{path} lacks {sink.left_out} pictures, which are of another size than its first.")
     if pictures + left_out < source.count:
         print(
             f"{args.input[0]} should hold {source.count} pictures, but ends after {pictures + left_out}: "
