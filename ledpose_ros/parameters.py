@@ -451,6 +451,27 @@ def default_of(node_name: str, parameter_name: str) -> Value:
     return parameter_of(node_name, parameter_name).default
 
 
+def add_options(parser: argparse.ArgumentParser, title: str, parameters: Sequence[Parameter]) -> None:
+    """Options of a command that are named as these parameters, as --led-guard, and described as they are."""
+    group = parser.add_argument_group(title)
+    for parameter in parameters:
+        default, several = parameter.default, isinstance(parameter.default, list)
+        group.add_argument(
+            f"--{parameter.name.replace('_', '-')}",
+            nargs="+" if several else None,
+            type=type(default[0] if isinstance(default, list) else default),
+            default=default,
+            metavar="X",
+            help=f"{parameter.description} ({default})",
+        )
+
+
+def check_options(args: argparse.Namespace, parameters: Sequence[Parameter]) -> None:
+    """Raise `LedposeError` unless what was given for `add_options` is allowed."""
+    for parameter in parameters:
+        parameter.check(getattr(args, parameter.name))
+
+
 def _yaml_value(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()

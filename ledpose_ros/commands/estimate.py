@@ -16,7 +16,13 @@ from typing import cast
 import numpy as np
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.parameters import default_of
+from ledpose_ros.parameters import add_options, check_options, default_of, parameter_of
+
+OFFERED = tuple(
+    parameter_of("estimator", name)
+    for name in ("min_confidence", "camera_pitch", "camera_roll", "threads", "providers")
+)
+"""The estimator's parameters that are options here."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".csv, .mp4 or .mcap; repeatable",
     )
     parser.add_argument("--model", type=Path, metavar="MODEL", help="ONNX model (the shipped one)")
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=default_of("estimator", "min_confidence"),
-        metavar="P",
-        help="of the peers (%(default)s)",
-    )
     parser.add_argument("--camera-info", type=Path, metavar="YAML", help="file of ROS's camera_calibration")
     parser.add_argument("--focal-length", type=float, metavar="PX", help="of the camera, in pixels")
     parser.add_argument(
@@ -48,13 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the pictures are rectified, as on image_rect: P of the camera counts, not K and D",
     )
-    for name, meaning in (("pitch", "positive looks down"), ("roll", "positive lowers the right side")):
-        parser.add_argument(
-            f"--camera-{name}", type=float, default=0.0, metavar="RAD", help=f"tilt; {meaning} (0)"
-        )
     parser.add_argument("--image-topic", metavar="T", help="of a bag, if it has several")
     parser.add_argument("--camera-info-topic", metavar="T", help="of a bag (the one beside the images)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the network (1)")
+    add_options(parser, "parameters of the estimator", OFFERED)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,7 +64,8 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.refusals import Refusals
     from ledpose_ros.tracking import PeerTracker
 
-    estimator = PeerEstimator(args.model or shipped_model(), args.threads)
+    check_options(args, OFFERED)
+    estimator = PeerEstimator(args.model or shipped_model(), args.threads, args.providers)
     calibration = estimator.metadata.calibration
     if calibration is None:
         raise LedposeError(

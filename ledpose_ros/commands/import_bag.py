@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.parameters import NODE_PARAMETERS, Parameter
+from ledpose_ros.parameters import NODE_PARAMETERS, add_options, check_options
 
 OFFERED = tuple(
     parameter
@@ -34,10 +34,6 @@ OFFERED = tuple(
 """The recorder's parameters that are options here."""
 
 
-def _option(parameter: Parameter) -> str:
-    return f"--{parameter.name.replace('_', '-')}"
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose import-bag`."""
     parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file")
@@ -46,17 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--led-topic", metavar="T", help="JointState: the peer's LEDs")
     parser.add_argument("--camera-info-topic", metavar="T", help="CameraInfo of the images")
     parser.add_argument("--ground-truth-topic", metavar="T", help="PoseStamped of the peer (no ground truth)")
-    group = parser.add_argument_group("parameters of the recorder")
-    for parameter in OFFERED:
-        several = isinstance(parameter.default, list)
-        group.add_argument(
-            _option(parameter),
-            nargs="+" if several else None,
-            type=type(parameter.default[0] if isinstance(parameter.default, list) else parameter.default),
-            default=parameter.default,
-            metavar="X",
-            help=f"{parameter.description} ({parameter.default})",
-        )
+    add_options(parser, "parameters of the recorder", OFFERED)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,10 +55,9 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.leds import check_leds
 
     parameters = argparse.Namespace(**{p.name: p.default for p in NODE_PARAMETERS["recorder"]})
+    check_options(args, OFFERED)
     for parameter in OFFERED:
-        value = getattr(args, parameter.name)
-        parameter.check(value)
-        setattr(parameters, parameter.name, value)
+        setattr(parameters, parameter.name, getattr(args, parameter.name))
     check_leds(parameters.led_names, parameters.led_directions)
     leds = args.led_topic
     if parameters.led_sources:
