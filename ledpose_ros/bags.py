@@ -20,6 +20,8 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import Camera
 
 SECOND = 1_000_000_000
+END_OF_TIME = 2**31 * SECOND
+"""The first stamp [ns] that builtin_interfaces/Time cannot hold."""
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_TYPES = ("sensor_msgs/msg/CameraInfo",)
 LED_TYPES = ("sensor_msgs/msg/JointState",)
@@ -193,6 +195,11 @@ class BagWriter:
 
     def write(self, topic: str, type_name: str, message: Any, receive_stamp_ns: int) -> None:
         """Append a message."""
+        if not 0 <= receive_stamp_ns < END_OF_TIME:
+            raise LedposeError(
+                f"cannot write the bag {self.path}: the stamp {receive_stamp_ns} ns is not of the years "
+                "1970 to 2038, which bags can hold: set the clock that gives the stamps"
+            )
         try:
             if topic not in self._connections:
                 name = f"/{topic.lstrip('/')}"

@@ -9,8 +9,9 @@ import pytest
 from blinking import IMAGE_TOPIC, LED_TOPIC, TYPES, blink, picture, write_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from ledpose_ros.bags import IMAGE_TYPES, LED_TYPES, Bag
+from ledpose_ros.bags import IMAGE_TYPES, LED_TYPES, Bag, BagWriter
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import pinhole_camera
 from ledpose_ros.images import rgb_from_message
 from ledpose_ros.leds import stamp_ns
 
@@ -92,3 +93,12 @@ def test_a_damaged_message_is_refused_when_it_is_decoded(tmp_path):
         (entry,) = opened.messages(LED_TOPIC)
         with pytest.raises(LedposeError, match="cannot be read"):
             entry.decode()
+
+
+@pytest.mark.parametrize("stamp", [-1, 2**63])
+def test_a_stamp_that_no_bag_can_hold_is_said(tmp_path, stamp):
+    words = f"the stamp {stamp} ns is not of the years"
+    with pytest.raises(LedposeError, match=words), BagWriter(tmp_path / "bag") as bag:
+        header = bag.header(stamp, "camera")
+        info = bag.camera_info(header, pinhole_camera(100.0, 32, 32), 32, 32)
+        bag.write("info", "sensor_msgs/msg/CameraInfo", info, stamp)
