@@ -291,6 +291,29 @@ assert "rclpy" not in sys.modules and "torch" not in sys.modules
     assert float(told.stdout) == pytest.approx(2.0)
 
 
+def test_the_command_needs_no_ros(model, tmp_path):
+    blinking = blink(3)
+    write_bag(tmp_path / "bag", blinking, 0)
+    words = ["estimate", str(tmp_path / "bag"), "--image-topic", IMAGE_TOPIC, "--model", str(model)]
+    for suffix in (".csv", ".mp4", ".mcap"):
+        words += ["-o", str(tmp_path / f"out{suffix}")]
+    code = f"""
+import sys
+from ledpose_ros.cli import main
+assert main({words!r}) == 0
+assert "rclpy" not in sys.modules and "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_a_terminal_shows_the_progress(model, tmp_path, capsys, monkeypatch):
+    pictures = [write_picture(tmp_path / f"{number}.png") for number in range(3)]
+    for is_terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda shown=is_terminal: shown)
+        assert estimate(model, pictures, tmp_path / f"{is_terminal}.csv") == 0
+        assert ("3/3" in capsys.readouterr().err) == is_terminal
+
+
 def test_bag_without_a_usable_camera_info(model, tmp_path, capsys):
     """An uncalibrated driver publishes zeros: the camera is as given, or as in the model's calibration."""
     write_bag(tmp_path / "bag", blink(5), 0, camera=camera_info(0, focal_length=0.0))
