@@ -35,6 +35,9 @@ MAD_TO_DEVIATION = 1.4826
 DISTANCE_RATIO = 1.5
 """Ratio of the largest to the smallest distance from which on pictures tell the recess."""
 
+FEW_PICTURES = 4
+"""From so many on pictures tell the recess beside c, and by their spread the residual: fewer fit too well."""
+
 MAX_RECESS = 0.5
 """Largest recess, as a share of the smallest distance."""
 
@@ -123,11 +126,11 @@ def calibrate(
     """Medians over pictures, with the spread between them as residual, and the outliers left out of it.
 
     Pictures in which no peer is found do not count. Without a camera the peer is taken to be near the image's
-    centre, where range and depth are equal. The recess needs distances that differ by DISTANCE_RATIO, the
-    offset a reference point, `forward` one in SIDE_VIEWS views from the side; what the pictures do not tell
-    is as `known`, without it as in the model's own calibration, if it has one. Raises LedposeError when no
-    picture shows a peer, for a distance that is not positive, a height that is not below it, a reference
-    outside its picture, or pictures of several sizes.
+    centre, where range and depth are equal. The recess needs FEW_PICTURES, with distances that differ by
+    DISTANCE_RATIO, the offset a reference point, `forward` one in SIDE_VIEWS views from the side; what the
+    pictures do not tell is as `known`, without it as in the model's own calibration, if it has one. Raises
+    LedposeError when no picture shows a peer, for a distance that is not positive, a height that is not below
+    it, a reference outside its picture, or pictures of several sizes.
     """
     setup = setup or Setup()
     known = known or estimator.metadata.calibration
@@ -149,7 +152,9 @@ def calibrate(
             f"{MIN_CONFIDENCE}): take one with the whole robot in view"
         )
     recess, offset, forward = (known.recess, known.offset, known.forward) if known else (0.0, 0.0, 0.0)
-    recess = _recess(sightings, recess)
+    agreeing = _split(sightings, _recess(sightings, recess))[0]
+    fitted = _tell_recess(agreeing)
+    recess = _recess(agreeing, recess)
     used, outliers = _split(sightings, recess)
     constants = [sighting.c(recess) for sighting in used]
     displacement = np.array([sighting.displacement(recess, setup.camera) for sighting in used])
@@ -164,8 +169,7 @@ def calibrate(
     calibration = Calibration(
         c=float(np.median(constants)),
         images=len(used),
-        # One picture tells nothing of the spread between pictures: then the network's own word has to do.
-        residual=float(np.std(constants, ddof=1)) if len(used) > 1 else used[0].spread,
+        residual=_residual(used, constants, parameters=1 + fitted),
         width=width,
         focal_length=None if setup.camera is None else float(setup.camera.K[0, 0]),
         rejected=len(outliers),
@@ -237,11 +241,24 @@ def _check(picture: Picture, width: int | None, setup: Setup) -> None:
             )
 
 
-def _recess(sightings: list[_Sighting], otherwise: float) -> float:
-    """The recess with which the pictures agree best on c; `otherwise` when all are as far away."""
+def _residual(used: list[_Sighting], constants: list[float], parameters: int) -> float:
+    """Standard deviation of c [octaves]; of few pictures at least what the network itself says of each."""
+    if len(used) >= FEW_PICTURES:
+        return float(np.std(constants, ddof=parameters))
+    least = float(np.median([sighting.spread for sighting in used]))
+    return max(least, float(np.std(constants, ddof=1))) if len(used) > 1 else least
+
+
+def _tell_recess(sightings: list[_Sighting]) -> bool:
+    """Are there enough pictures, at distances different enough, to fit the recess?"""
     distances = [sighting.distance for sighting in sightings]
-    largest = MAX_RECESS * min(distances)
-    if max(distances) < DISTANCE_RATIO * min(distances):
+    return len(distances) >= FEW_PICTURES and max(distances) >= DISTANCE_RATIO * min(distances)
+
+
+def _recess(sightings: list[_Sighting], otherwise: float) -> float:
+    """The recess with which the pictures agree best on c; `otherwise` when they do not tell it."""
+    largest = MAX_RECESS * min(sighting.distance for sighting in sightings)
+    if not _tell_recess(sightings):
         return min(otherwise, largest)
     candidates = np.linspace(0, largest, 501)
     constants = np.array([[sighting.c(recess) for sighting in sightings] for recess in candidates])

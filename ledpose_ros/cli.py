@@ -81,6 +81,11 @@ def _status(arguments: list[str]) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"ledpose: {error.filename or command}: {error.strerror or error}", file=sys.stderr)
+        return BAD_INPUT
 
 
 def run_executable() -> int:

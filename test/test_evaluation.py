@@ -147,9 +147,8 @@ def test_a_picture_that_disagrees_is_named_and_does_not_count(tmp_path, capsys):
     model = write_fake_model(tmp_path / "model.onnx")
     pictures = [write_picture(tmp_path / f"{name}.png") for name in ("first", "second", "third", "wrong")]
     calibration = calibrate(model, pictures, [1.9, 2.0, 2.1, 4.0])
-    constants = np.log2([1.9, 2.0, 2.1])
     assert calibration.c == pytest.approx(1.0)
-    assert calibration.residual == pytest.approx(constants.std(ddof=1))
+    assert calibration.residual == pytest.approx(0.1), "three agree too well: the network's own word counts"
     assert (calibration.images, calibration.rejected) == (3, 1)
     said = capsys.readouterr().out
     assert f"{pictures[3]} is left out: it disagrees with the others by +1.00 octaves" in said
@@ -241,16 +240,23 @@ def test_a_level_camera_tells_where_the_reference_point_is(tmp_path):
 def test_pictures_from_near_and_far_tell_how_far_behind_the_seen_side_the_reference_point_is(tmp_path):
     """Seen 1.0 and 2.0 m away: the reference point was measured 0.2 m farther each time."""
     near, far = (write_fake_model(tmp_path / f"{n}.onnx", log2_scale=n) for n in (0, 1))
-    pictures = Picture("near", WHITE, 1.2), Picture("far", WHITE, 2.2)
+    pictures = [Picture(f"{n}", WHITE, distance) for n in range(4) for distance in (1.2, 2.2)]
+    pictures.append(Picture("misread", WHITE, 5.0))
 
     class Both(PeerEstimator):
         def detect(self, rgb):
             return next(answers)
 
-    answers = iter([PeerEstimator(near).detect(WHITE), PeerEstimator(far).detect(WHITE)])
-    calibration, _ = calibrate_pictures(Both(near), pictures)
+    seen = [PeerEstimator(model).detect(WHITE) for model in (near, far)]
+    answers = iter(5 * seen)
+    calibration, outliers = calibrate_pictures(Both(near), pictures)
+    assert [outlier.name for outlier in outliers] == ["misread"]
     assert calibration.recess == pytest.approx(0.2, abs=0.002)
     assert calibration.c == pytest.approx(0.0, abs=0.01)
+    # Two pictures always agree, and tell neither a recess nor how well they agree.
+    answers = iter(seen)
+    two, _ = calibrate_pictures(Both(near), pictures[:2])
+    assert two.recess == 0.0 and two.residual >= float(seen[0].spread[0, 2])
     # One distance says nothing of it: what the model has, stays.
     known = write_fake_model(tmp_path / "known.onnx", dataclasses.replace(METADATA, calibration=calibration))
     again = calibrate_pictures(PeerEstimator(known), pictures[:1])[0]

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from toy import HEIGHT, WIDTH, toy_sample, write_toy_recording
@@ -515,6 +516,20 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys):
     assert main(arguments) == 0
     assert main(["train", str(recording), "-o", str(run), "--steps", "2"]) == 2
     assert "--resume" in capsys.readouterr().err
+    (tmp_path / "file").write_text("in the way")
+    for options, words in (
+        (["-o", str(again / "2"), "--seed", "-1"], "--seed -1: at least 0 is needed"),
+        (["-o", str(again / "2"), "--device", "foo"], "--device foo cannot be used"),
+        (["-o", str(tmp_path / "file")], "File exists"),
+    ):
+        assert main(["train", str(recording), "--steps", "1", *options]) == 2
+        error = capsys.readouterr().err
+        assert words in error and "Traceback" not in error
+    with h5py.File(recording, "r+") as file:
+        file.attrs["led_directions"] = np.roll(file.attrs["led_directions"], 1)
+    arguments[3] = str(again / "3")
+    assert main(arguments) == 2
+    assert "look" in capsys.readouterr().err
 
 
 def test_command_refuses_what_nothing_can_be_learned_from(tmp_path, capsys):

@@ -12,8 +12,19 @@ import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import wrap_angle
+from ledpose_ros.model_metadata import ModelMetadata
+
+if TYPE_CHECKING:
+    from ledpose_ros.learning.dataset import TrainingSet
+
+LED_DIRECTION_TOLERANCE = np.pi / 4
+"""[rad] Training adapts to LEDs that look a little elsewhere than the model's, not to other sides."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +72,23 @@ def check_recordings(paths: Sequence[Path], from_nothing: bool) -> None:
         raise LedposeError(f"nothing can be learned from this: {'; '.join(errors)}")
 
 
+def check_same_leds(model: Path, metadata: ModelMetadata, data: TrainingSet) -> None:
+    """LedposeError where a model and recordings have other LEDs, or LEDs that look elsewhere."""
+    if metadata.led_names != data.led_names:
+        raise LedposeError(
+            f"{model} knows the LEDs {', '.join(metadata.led_names)}, the recordings have "
+            f"{', '.join(data.led_names)}: rename the LEDs or train without --init"
+        )
+    elsewhere = np.abs(wrap_angle(data.led_directions - np.array(metadata.led_directions)))
+    if elsewhere.max() > LED_DIRECTION_TOLERANCE:
+        led = int(elsewhere.argmax())
+        before, now = np.degrees([metadata.led_directions[led], data.led_directions[led]])
+        raise LedposeError(
+            f"the LED {data.led_names[led]} looks to {before:.0f} degrees in {model}, to {now:.0f} in the "
+            "recordings: correct the recorder's led_directions or train without --init"
+        )
+
+
 def run(args: argparse.Namespace) -> int:
     """Check the recordings, train, export the averaged weights and report."""
     from ledpose_ros.commands.export import export_checkpoint
@@ -78,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
         if args.steps < 1:
             raise LedposeError(f"--steps {args.steps}: at least 1 is needed")
         preset = preset.scaled(args.steps)
+    if args.seed < 0:
+        raise LedposeError(f"--seed {args.seed}: at least 0 is needed")
     checkpoint = args.output / CHECKPOINT_NAME
     if checkpoint.exists() and not args.resume:
         raise LedposeError(
@@ -91,11 +121,7 @@ def run(args: argparse.Namespace) -> int:
         initial = None
         if args.init:
             initial, metadata = load_onnx(args.init)
-            if metadata.led_names != data.led_names:
-                raise LedposeError(
-                    f"{args.init} knows the LEDs {', '.join(metadata.led_names)}, the recordings have "
-                    f"{', '.join(data.led_names)}: rename the LEDs or train without --init"
-                )
+            check_same_leds(args.init, metadata, data)
         trainer = Trainer(
             data, args.output, preset, seed=args.seed, device=device, initial=initial, processes=group
         )

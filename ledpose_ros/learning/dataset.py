@@ -7,6 +7,7 @@ The ground-truth group of a recording is never opened here.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -200,7 +201,16 @@ def _allocate(shape: tuple[int, ...], spill: Path | None, processes: int) -> Ima
     needed = processes * int(np.prod(shape, dtype=np.int64))
     if needed <= MEMORY_SHARE * psutil.virtual_memory().available:
         return np.empty(shape, np.uint8)
+    size = int(np.prod(shape, dtype=np.int64))
     with tempfile.TemporaryFile(dir=spill) as file:
+        try:
+            # Of a file with holes, a full disk would be found out by a signal that ends the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise LedposeError(
+                f"memory does not hold the pictures, and {spill or tempfile.gettempdir()} has no room for "
+                f"{size / 1e9:.1f} GB ({error.strerror}): make room, or train on fewer recordings"
+            ) from error
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 

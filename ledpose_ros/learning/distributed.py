@@ -62,6 +62,10 @@ def processes(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that torchrun started, or this one alone, and the device of this one."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise LedposeError("--device cuda was asked for, but PyTorch sees no CUDA GPU: use --device cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LedposeError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield ALONE, device
         return
