@@ -730,7 +730,7 @@ def test_an_activation_that_fails_leaves_nothing_behind(own_node, monkeypatch):
 
 
 def test_what_has_been_mended_is_no_problem_any_more(own_node, monkeypatch):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise LedposeError("cannot subscribe")
 
     own_node.trigger_deactivate()

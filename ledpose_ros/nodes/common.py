@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -132,6 +134,7 @@ def subscribe(
     refusals: Refusals,
     on_reliability_refused: Callable[[], None] | None = None,
     overridable: Sequence[QoSPolicyKind] = OVERRIDABLE_POLICIES,
+    thread: "SensorThread | None" = None,
 ) -> Subscription:
     """Subscribe; users may override these policies by parameters, `qos_overrides.TOPIC.subscription.POLICY`.
 
@@ -160,6 +163,7 @@ def subscribe(
             topic,
             callback,
             qos,
+            callback_group=thread,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
             qos_overriding_options=QoSOverridingOptions(overridable),
         )
@@ -167,16 +171,23 @@ def subscribe(
         raise LedposeError(
             f"cannot subscribe to {topic}, check the parameters qos_overrides: {error}"
         ) from error
+    if thread is not None:
+        thread.wake()
     return subscription
 
 
 def subscribe_to_leds(
-    node: Node, message_type: type, topic: str, callback: Callable[[Any], None], refusals: Refusals
+    node: Node,
+    message_type: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    refusals: Refusals,
+    thread: "SensorThread | None" = None,
 ) -> Subscription:
     """Subscribe to LED states, reliably and with a deep queue: after a lost change a wrong state is told."""
     qos = QoSProfile(depth=LED_QUEUE)
-    overridable = (QoSPolicyKind.DURABILITY,)
-    return subscribe(node, message_type, topic, callback, qos, refusals, overridable=overridable)
+    policies = (QoSPolicyKind.DURABILITY,)
+    return subscribe(node, message_type, topic, callback, qos, refusals, overridable=policies, thread=thread)
 
 
 class ImageSubscription:
@@ -195,19 +206,24 @@ class ImageSubscription:
         callback: Callable[[Any], None],
         refusals: Refusals,
         depth: int = 1,
+        thread: "SensorThread | None" = None,
     ) -> None:
         self._node = node
-        self._arguments = (message_type, topic, callback)
+        self._thread = thread
+        self._subscribe = partial(subscribe, node, message_type, topic, callback, thread=thread)
         self._refusals = refusals
         self._is_destroyed = False
-        self._subscription = subscribe(
-            node, *self._arguments, QoSProfile(depth=depth), refusals, self._on_reliability_refused
-        )
+        self._subscription = self._subscribe(QoSProfile(depth=depth), refusals, self._on_reliability_refused)
 
     def destroy(self) -> None:
         """End the subscription."""
         self._is_destroyed = True
+        self._end_subscription()
+
+    def _end_subscription(self) -> None:
         self._node.destroy_subscription(self._subscription)
+        if self._thread is not None:
+            self._thread.wake()
 
     def _on_reliability_refused(self) -> None:
         # Later, not here: a subscription cannot be destroyed in a callback of its own.
@@ -219,10 +235,10 @@ class ImageSubscription:
             return  # meanwhile
         topic, qos = self._subscription.topic_name, self._subscription.qos_profile
         self._node.get_logger().info(f"{topic} is published best-effort, so messages may get lost on the way")
-        self._node.destroy_subscription(self._subscription)
+        self._end_subscription()
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
         settled = [policy for policy in OVERRIDABLE_POLICIES if policy is not QoSPolicyKind.RELIABILITY]
-        self._subscription = subscribe(self._node, *self._arguments, qos, self._refusals, overridable=settled)
+        self._subscription = self._subscribe(qos, self._refusals, overridable=settled)
 
 
 def listener_callbacks(
@@ -285,6 +301,65 @@ def diagnostics_message(
     return DiagnosticArray(header=Header(stamp=node.get_clock().now().to_msg()), status=[status])
 
 
+# --- threads ------------------------------------------------------------------------------------------------
+
+
+class SensorThread(MutuallyExclusiveCallbackGroup):
+    """Callbacks of a node that come at the rate of its sensors, handled in a thread of their own.
+
+    For each callback, rclpy's executors build two wait sets of all that a node has. With the services and
+    events of a lifecycle node, this takes as much time as locating the peers: so subscriptions of this group
+    are hidden from the node's executor, and have one that knows nothing else.
+    """
+
+    def __init__(self, node: Node, name: str) -> None:
+        super().__init__()
+        self._node, self._name = node, name
+        self._thread: threading.Thread | None = None
+        self._executor: SingleThreadedExecutor | None = None
+        self._ending = threading.Event()
+
+    def can_execute(self, entity: Any) -> bool:
+        return threading.current_thread() is self._thread and super().can_execute(entity)
+
+    def start(self) -> None:
+        """Begin to handle callbacks."""
+        self._ending.clear()
+        self._executor = _GroupExecutor(self._node, self)
+        self._thread = threading.Thread(
+            target=_spin, args=(self._executor, self._node, self._ending), name=self._name, daemon=True
+        )
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Take notice of subscriptions that have come or gone."""
+        if self._executor is not None:
+            self._executor.wake()
+
+    def stop(self) -> None:
+        """Finish the callback that runs, if one does, and handle no more."""
+        if self._thread is None or self._executor is None:
+            return
+        _end_spinning(self._executor, self._ending)
+        self._thread.join()
+        self._executor.shutdown()
+        self._thread = self._executor = None
+
+
+class _GroupExecutor(SingleThreadedExecutor):
+    """Handles one callback group of a node that remains with its own executor."""
+
+    def __init__(self, node: Node, group: CallbackGroup) -> None:
+        super().__init__(context=node.context)
+        self._node, self._group = node, group
+
+    def get_nodes(self) -> list[Node]:
+        return [self._node]
+
+    def can_execute(self, entity: Any) -> bool:
+        return entity.callback_group is self._group and super().can_execute(entity)
+
+
 # --- main ---------------------------------------------------------------------------------------------------
 
 
@@ -319,9 +394,7 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
             spinning = pool.submit(_spin, executor, node, ending)
             spinning.add_done_callback(lambda _: os.write(wake, b"\0"))
             os.read(woken, 1)
-            ending.set()
-            # Work for the executor, for otherwise it would go on to wait for some.
-            executor.create_task(lambda: None)
+            _end_spinning(executor, ending)
         executor.shutdown()
         spinning.result()
     except LedposeError as error:
@@ -351,3 +424,10 @@ def _spin(executor: SingleThreadedExecutor, node: Any, ending: threading.Event) 
                 refusals.count("internal error", f"{type(error).__name__}: {error}")
             # An executor that always fails must not take a core of its own.
             ending.wait(0.01)
+
+
+def _end_spinning(executor: SingleThreadedExecutor, ending: threading.Event) -> None:
+    """End `_spin` in another thread."""
+    ending.set()
+    # Work for the executor, for otherwise it would go on to wait for some.
+    executor.create_task(lambda: None)

@@ -46,6 +46,7 @@ from ledpose_ros.nodes.common import (
     OK,
     WARN,
     ImageSubscription,
+    SensorThread,
     declare_parameters,
     diagnostics_message,
     message_from_rgb,
@@ -148,8 +149,9 @@ def _transition(
 class EstimatorNode(LifecycleNode):
     """Lifecycle node around a `PeerEstimator`: configured it holds the model, active it answers images.
 
-    Messages and services are handled by the executor's thread, images by a worker thread that exists only
-    while the node is active. Images are subscribed to only while somebody listens to the answers.
+    Services and timers are handled by the executor's thread. Messages of sensors have a thread of their own,
+    and a worker thread answers images; both exist only while the node is active. Images are subscribed to
+    only while somebody listens to the answers.
     """
 
     def __init__(self) -> None:
@@ -170,6 +172,7 @@ class EstimatorNode(LifecycleNode):
         self._camera_info: CameraInfo | None = None
         self._known_camera: tuple[object, ...] = ()
         self._images = LatestImage()
+        self._sensors = SensorThread(self, "sensors")
         self._image_type = CompressedImage if settings.image_transport == "compressed" else Image
         self._worker: threading.Thread | None = None
         self._image_subscription: ImageSubscription | None = None
@@ -177,7 +180,7 @@ class EstimatorNode(LifecycleNode):
         self._tf: Any = None
         self._tf_listener: Any = None
 
-        # What the executor's thread hears and the worker needs.
+        # What the thread of the sensors hears and the worker needs.
         self._senses = threading.Lock()
         self._odometry = OdometryHistory()
         self._peer_namespaces = _peer_namespaces(settings.peers, self.get_namespace())
@@ -259,6 +262,7 @@ class EstimatorNode(LifecycleNode):
             self._images = LatestImage()
             worker = threading.Thread(target=self._answer_images, name="estimator", daemon=True)
             worker.start()
+            self._sensors.start()
         except Exception:
             self._stop()
             raise
@@ -294,7 +298,7 @@ class EstimatorNode(LifecycleNode):
 
     def _listen(self) -> None:
         """Subscribe to all but images, of which `_meet_demand` takes care."""
-        hear = partial(subscribe, self, refusals=self._refusals)
+        hear = partial(subscribe, self, refusals=self._refusals, thread=self._sensors)
         odometry_qos = sensor_qos(ODOMETRY_QUEUE)
         self._heard.append(hear(CameraInfo, "camera_info", self._on_camera_info, sensor_qos()))
         self._heard.append(hear(Odometry, "odometry", self._on_odometry, odometry_qos))
@@ -303,12 +307,15 @@ class EstimatorNode(LifecycleNode):
         ):
             topic = f"{namespace}/led_states"
             on_states = partial(self._on_led_states, name, topic, history)
-            self._heard.append(subscribe_to_leds(self, JointState, topic, on_states, self._refusals))
+            self._heard.append(
+                subscribe_to_leds(self, JointState, topic, on_states, self._refusals, self._sensors)
+            )
         if self._tf is not None:
             self._tf_listener = self._make_tf_listener()
 
     def _stop(self) -> None:
         """End what on_activate began."""
+        self._sensors.stop()
         for subscription in self._heard:
             self.destroy_subscription(subscription)
         self._heard.clear()
@@ -336,7 +343,7 @@ class EstimatorNode(LifecycleNode):
             # The node goes on without: listeners come and go, so this cannot be left to its activation.
             try:
                 self._image_subscription = ImageSubscription(
-                    self, self._image_type, "image", self._on_image, self._refusals
+                    self, self._image_type, "image", self._on_image, self._refusals, thread=self._sensors
                 )
             except LedposeError as error:
                 self.problem = str(error)
