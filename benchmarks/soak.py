@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the estimator stays as it is in the long run: its memory, threads and open files must not grow.
 
-A camera's time, 30 pictures a second of it, passes as fast as the node answers. Meanwhile peers come into
+A camera's time passes as fast as the node answers its pictures. Meanwhile peers come into
 view and leave it, tell their LEDs, listeners and the camera come and go, the clock is set back, parameters
 change, nonsense is published, and the node is deactivated, cleaned up, configured and activated: see EVENTS.
 """
@@ -44,7 +44,7 @@ from ledpose_ros.model_metadata import shipped_model
 from ledpose_ros.nodes.common import message_from_rgb, stamp_from_ns
 
 SIZE = (96, 64)
-RATE = 30
+RATE = 30.0
 START_NS = 10**18
 PEERS = ("alpha", "beta")
 LISTENED: dict[str, type] = {
@@ -84,7 +84,8 @@ class Sample:
 class World:
     """All that the estimator is connected with."""
 
-    def __init__(self, led_names: tuple[str, ...], process: NodeProcess) -> None:
+    def __init__(self, led_names: tuple[str, ...], rate: float, process: NodeProcess) -> None:
+        self._rate = rate
         self.node = rclpy.create_node("world")
         self.published = self.answered = 0
         self.events: Counter[str] = Counter()
@@ -151,14 +152,14 @@ class World:
 
     def show(self) -> None:
         """Publish a picture and what belongs to it, and wait for the answer."""
-        self._stamp_ns += 10**9 // RATE
+        self._stamp_ns += round(10**9 / self._rate)
         header = Header(stamp=stamp_from_ns(self._stamp_ns), frame_id="camera_optical_frame")
         if self.published % 3 == 0:
             for publisher in self._leds:
                 states = self._random.integers(0, 2, len(self._led_names)).astype(float).tolist()
                 publisher.publish(JointState(header=header, name=self._led_names, position=states))
         moving = Odometry(header=header)
-        moving.pose.pose.position.x = 0.1 * self.published / RATE
+        moving.pose.pose.position.x = 0.1 * self.published / self._rate
         moving.pose.pose.orientation.w = 1.0
         self._odometry.publish(moving)
         images, infos = self._cameras
@@ -176,7 +177,7 @@ class World:
     def let_happen(self) -> None:
         """Do what is due."""
         for name, period in EVENTS.items():
-            if self.published % round(period * RATE) == 0:
+            if self.published % round(period * self._rate) == 0:
                 getattr(self, name)()
                 self.events[name] += 1
 
@@ -251,13 +252,13 @@ def sample(process: psutil.Process, pictures: int) -> Sample:
         return Sample(pictures, memory, process.num_threads(), process.num_fds())
 
 
-def soak(model: Path, images: int, folder: Path) -> tuple[list[Sample], World]:
+def soak(model: Path, images: int, rate: float, folder: Path) -> tuple[list[Sample], World]:
     """Have the estimator answer so many pictures; what its process took, and the world afterwards."""
     led_names = PeerEstimator(model).metadata.led_names
     parameters = {"model": model, "max_image_age": 0.0, "peers": f"[{', '.join(PEERS)}]"}
     with running_nodes(folder, estimator=parameters) as nodes:
         process = psutil.Process(nodes[0].pid)
-        world = World(led_names, nodes[0])
+        world = World(led_names, rate, nodes[0])
         try:
             samples = []
             for number in tqdm(range(1, images + 1), unit="picture", mininterval=1.0):
@@ -276,6 +277,9 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = benchmark_parser("benchmarks.soak", __doc__)
     parser.add_argument("--images", type=int, default=20_000, metavar="N", help="pictures to answer (20000)")
+    parser.add_argument(
+        "--rate", type=float, default=RATE, metavar="HZ", help=f"the camera's pictures a second ({RATE:g})"
+    )
     parser.add_argument("--model", type=Path, metavar="MODEL", help="ONNX model (the shipped one)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
     return parser
@@ -285,17 +289,19 @@ def run(args: argparse.Namespace) -> None:
     """Soak and print."""
     if args.images < SAMPLES:
         raise LedposeError(f"{args.images} images are too few to see anything grow: give {SAMPLES} or more")
+    if not 1 <= args.rate <= 1000:
+        raise LedposeError(f"--rate {args.rate:g}: give 1 to 1000 Hz")
     model = (args.model or shipped_model()).absolute()
     use_private_domain()
     rclpy.init()
     start = time.monotonic()
     with TemporaryDirectory() as folder:
-        samples, world = soak(model, args.images, Path(folder))
+        samples, world = soak(model, args.images, args.rate, Path(folder))
     rclpy.try_shutdown()
-    hours = args.images / RATE / 3600
+    hours, minutes = args.images / args.rate / 3600, (time.monotonic() - start) / 60
     print(
         f"{world.published} pictures published, {world.answered} answered, "
-        f"{hours:.1f} hours of a camera's time in {(time.monotonic() - start) / 60:.0f} minutes."
+        f"{hours:.1f} hours of a camera's time at {args.rate:g} Hz in {minutes:.0f} minutes."
     )
     print(f"Meanwhile: {dict(world.events)}.")
     dropped = {

@@ -596,6 +596,13 @@ def test_qos_that_does_not_match(
             camera.images = node.create_publisher(Image, "image", qos)
             camera.client.wait_until(camera.images.get_subscription_count, what=str(qos))
             wait_for_answer(camera)
+
+        def is_reliable() -> bool:
+            (heard,) = node.get_subscriptions_info_by_topic("image")
+            return heard.qos_profile.reliability is ReliabilityPolicy.RELIABLE
+
+        camera.client.wait_until(is_reliable, what="reliable delivery, now that nobody publishes best-effort")
+        wait_for_answer(camera)
         node.create_publisher(JointState, "alpha/led_states", best_effort)
         camera.wait_for_value("refused: incompatible QoS", "1")
         node.create_subscription(PoseWithCovarianceStamped, "peer_pose", lambda _: None, latched)

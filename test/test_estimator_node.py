@@ -729,6 +729,20 @@ def test_an_activation_that_fails_leaves_nothing_behind(own_node, monkeypatch):
     assert own_node.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
 
+def test_nothing_but_its_own_thread_hears_the_sensors(own_node):
+    """Else rclpy would wait for services and events anew at each picture."""
+    heard = []
+    own_node._on_odometry = lambda _: heard.append(threading.current_thread().name)
+    own_node.trigger_deactivate()
+    own_node.trigger_activate()
+    odometry = own_node.create_publisher(Odometry, "odometry", 10)
+    end = time.monotonic() + 10
+    while not heard and time.monotonic() < end:
+        odometry.publish(Odometry())
+        rclpy.spin_once(own_node, timeout_sec=0.05)
+    assert set(heard) == {"sensors"}
+
+
 def test_what_has_been_mended_is_no_problem_any_more(own_node, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise LedposeError("cannot subscribe")

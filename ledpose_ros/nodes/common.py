@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -26,6 +27,7 @@ from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolic
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -39,6 +41,8 @@ from ledpose_ros.parameters import Parameter
 from ledpose_ros.refusals import Refusals, shortened
 
 LED_QUEUE = 100
+# Seconds between looks at whether a camera that was best effort still is.
+RECONSIDERING_PERIOD = 1.0
 UNBOUNDED_INTEGER = 2**63 - 1
 OVERRIDABLE_POLICIES = (
     QoSPolicyKind.HISTORY,
@@ -195,7 +199,8 @@ class ImageSubscription:
 
     Best effort alone would match every publisher, but with its default settings Fast DDS then loses most
     messages above half a megabyte, such as raw pictures of 640x360. Reliable alone would hear nothing of a
-    best-effort camera driver. DDS tells which of the two it is. See `subscribe` for everything else.
+    best-effort camera driver. DDS tells which of the two it is. Once all that is published is reliable, it is
+    asked for again. See `subscribe` for everything else.
     """
 
     def __init__(
@@ -210,17 +215,27 @@ class ImageSubscription:
     ) -> None:
         self._node = node
         self._thread = thread
-        self._subscribe = partial(subscribe, node, message_type, topic, callback, thread=thread)
-        self._refusals = refusals
+        self._subscribe = partial(
+            subscribe, node, message_type, topic, callback, refusals=refusals, thread=thread
+        )
+        self._depth = depth
         self._is_destroyed = False
-        self._subscription = self._subscribe(QoSProfile(depth=depth), refusals, self._on_reliability_refused)
+        self._subscription = self._subscribe_reliably()
+        self._reconsidering: Timer | None = None
 
     def destroy(self) -> None:
         """End the subscription."""
         self._is_destroyed = True
         self._end_subscription()
 
+    def _subscribe_reliably(self) -> Subscription:
+        qos = QoSProfile(depth=self._depth)
+        return self._subscribe(qos=qos, on_reliability_refused=self._on_reliability_refused)
+
     def _end_subscription(self) -> None:
+        if self._reconsidering is not None:
+            self._node.destroy_timer(self._reconsidering)
+            self._reconsidering = None
         self._node.destroy_subscription(self._subscription)
         if self._thread is not None:
             self._thread.wake()
@@ -238,7 +253,19 @@ class ImageSubscription:
         self._end_subscription()
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
         settled = [policy for policy in OVERRIDABLE_POLICIES if policy is not QoSPolicyKind.RELIABILITY]
-        self._subscription = self._subscribe(qos, self._refusals, overridable=settled)
+        self._subscription = self._subscribe(qos=qos, overridable=settled)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._reconsidering = self._node.create_timer(
+            RECONSIDERING_PERIOD, self._ask_for_reliability, clock=steady
+        )
+
+    def _ask_for_reliability(self) -> None:
+        topic = self._subscription.topic_name
+        offered = {info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(topic)}
+        if offered == {ReliabilityPolicy.RELIABLE}:
+            self._node.get_logger().info(f"{topic} is published reliably now")
+            self._end_subscription()
+            self._subscription = self._subscribe_reliably()
 
 
 def listener_callbacks(
@@ -325,11 +352,14 @@ class SensorThread(MutuallyExclusiveCallbackGroup):
     def start(self) -> None:
         """Begin to handle callbacks."""
         self._ending.clear()
-        self._executor = _GroupExecutor(self._node, self)
-        self._thread = threading.Thread(
-            target=_spin, args=(self._executor, self._node, self._ending), name=self._name, daemon=True
+        executor = _GroupExecutor(self._node, self)
+        thread = threading.Thread(
+            target=_spin, args=(executor, self._node, self._ending), name=self._name, daemon=True
         )
-        self._thread.start()
+        thread.start()
+        self._executor, self._thread = executor, thread
+        # It could not execute anything yet: see `can_execute`.
+        self.wake()
 
     def wake(self) -> None:
         """Take notice of subscriptions that have come or gone."""
