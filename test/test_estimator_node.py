@@ -33,7 +33,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue, SetPara
 from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_graph import Client, ros_client, run_node
+from ros_graph import REPOSITORY, Client, ros_client, run_node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
@@ -620,6 +620,14 @@ def test_every_raw_image_above_half_a_megabyte_arrives(camera, domain, model, tm
             camera.client.wait_until(
                 lambda header=header: any(pose.header == header for pose in camera.pose), what="its answer"
             )
+
+
+def test_fast_dds_takes_the_shipped_profile(camera, domain, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config" / "fastdds.xml"))
+    with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
+        camera.wait_for_estimator()
+        camera.show_until(WHITE, camera.pose, node.log)
+        assert "xml" not in node.log.lower(), "Fast DDS complains of what it cannot read"
 
 
 def test_wrong_parameters_end_the_node_with_one_sentence(domain, model, tmp_path):

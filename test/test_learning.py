@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loss, augmentation, trainer and export, on a toy world."""
 
+import errno
 import math
 import os
 import signal
@@ -14,13 +15,14 @@ from toy import HEIGHT, WIDTH, toy_sample, write_toy_recording
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.images import encode_image
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS
 from ledpose_ros.recording_check import SMALLEST_SIDE
 
 torch = pytest.importorskip("torch")
 
 from ledpose_ros.cli import main  # noqa: E402
-from ledpose_ros.learning import augmentation, loss  # noqa: E402
+from ledpose_ros.learning import augmentation, dataset, loss  # noqa: E402
 from ledpose_ros.learning.dataset import batch_indices, load_recordings  # noqa: E402
 from ledpose_ros.learning.network import (  # noqa: E402
     MAX_PEAKS,
@@ -530,6 +532,60 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys):
     arguments[3] = str(again / "3")
     assert main(arguments) == 2
     assert "look" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_used_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "DECODED_AT_ONCE", 4)
+    for wrong, words in (
+        (
+            encode_image(np.zeros((9, 7, 3), np.uint8), "png"),
+            "sample 5 is 7x9, but its file tells another size",
+        ),
+        (b"nonsense", "sample 5: 8 bytes that are no image"),
+    ):
+        path = tmp_path / f"{len(wrong)}.h5"
+        write_toy_recording(path, 10)
+        with h5py.File(path, "r+") as file:
+            file["image"][5] = np.frombuffer(wrong, np.uint8)
+        with pytest.raises(LedposeError, match=f"{path}, {words}"):
+            load_recordings([path])
+
+
+def test_models_of_others_are_no_start(tmp_path):
+    from fake_model import write_fake_model
+
+    from ledpose_ros.learning.export import load_onnx
+
+    (tmp_path / "text.onnx").write_text("no model")
+    for path, words in (
+        (tmp_path / "absent.onnx", "does not exist"),
+        (tmp_path / "text.onnx", "is not an ONNX file"),
+        (write_fake_model(tmp_path / "fake.onnx"), "lacks the weights"),
+    ):
+        with pytest.raises(LedposeError, match=f"{path} {words}"):
+            load_onnx(path)
+
+
+def test_a_disk_without_room_for_pictures_is_said(tmp_path, monkeypatch):
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_toy_recording(tmp_path / "toy.h5", 4)
+    monkeypatch.setattr(dataset, "MEMORY_SHARE", 0)
+    monkeypatch.setattr(os, "posix_fallocate", fill)
+    with pytest.raises(LedposeError, match=f"{tmp_path} has no room for .*No space left on device"):
+        load_recordings([tmp_path / "toy.h5"], tmp_path)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    class Malice:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "harm",)
+
+    torch.save({"network": Malice()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(LedposeError, match="is not a readable checkpoint"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "harm").exists()
 
 
 def test_command_refuses_what_nothing_can_be_learned_from(tmp_path, capsys):

@@ -113,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
         raise LedposeError(
             f"{checkpoint} exists: add --resume to continue that run or choose another directory"
         )
+    if args.resume:
+        load_checkpoint(checkpoint)  # or say why not, before all recordings are decoded
     with processes(args.device) as (group, device):
         if group.first:
             check_recordings(args.recordings, from_nothing=args.init is None)

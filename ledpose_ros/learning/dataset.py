@@ -35,6 +35,8 @@ MEMORY_SHARE = 0.6
 """Share of the available memory that pictures may take; more of them are mapped from a file."""
 MIN_DROP = 0.02
 """Sine of the angle below the horizon from which on the floor tells depth: 10 m from a camera 0.2 m high."""
+DECODED_AT_ONCE = 256
+"""Encoded pictures that are read ahead of those decoded."""
 
 
 @dataclass(frozen=True)
@@ -231,23 +233,35 @@ def _check_fits(path: str | Path, recording: Recording, first_path: str | Path, 
 
 
 def _decode(recording: Recording, samples: NDArray[np.int64], pictures: Pictures, what: str) -> None:
-    """Fill `pictures` with these samples of a recording."""
+    """Fill `pictures` with these samples of a recording; LedposeError names the one that is unusable."""
     size = pictures.halves.shape[2:0:-1]
 
-    def decode(item: tuple[int, NDArray[np.uint8]]) -> None:
-        place, data = item
-        pictures.images[place] = decode_image(data)
+    def decode(place: int, data: NDArray[np.uint8]) -> None:
+        try:
+            image = decode_image(data)
+        except LedposeError as error:
+            raise LedposeError(f"{recording.path}, sample {samples[place]}: {error}") from error
+        if image.shape != pictures.images.shape[1:]:
+            height, width, _ = image.shape
+            raise LedposeError(
+                f"{recording.path}, sample {samples[place]} is {width}x{height}, but its file tells another "
+                "size: record each size into a file of its own"
+            )
+        pictures.images[place] = image
         # Halved once here rather than at every step: the coarse network never sees the full size.
-        pictures.halves[place] = cv2.resize(pictures.images[place], size, interpolation=cv2.INTER_AREA)
+        pictures.halves[place] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
-    encoded = (recording.encoded_image(int(sample)) for sample in samples)
-    # HDF5 is read by this thread; decoding releases the GIL.
     with (
         ThreadPoolExecutor() as pool,
         tqdm(total=len(samples), desc=what, unit="image", leave=False) as progress,
     ):
-        for _ in pool.map(decode, enumerate(encoded)):
-            progress.update()
+        # HDF5 is read by this thread; decoding releases the GIL. A stretch at a time, for a pool would queue
+        # the whole encoded recording.
+        for start in range(0, len(samples), DECODED_AT_ONCE):
+            places = range(start, min(start + DECODED_AT_ONCE, len(samples)))
+            encoded = [recording.encoded_image(int(samples[place])) for place in places]
+            for _ in pool.map(decode, places, encoded):
+                progress.update()
 
 
 def batch_indices(
