@@ -20,7 +20,7 @@ from ledpose_ros.geometry import (
     rotation_matrix,
     upright_poses,
 )
-from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, ModelMetadata, verify_digest
+from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, ModelMetadata, read_model
 
 # Variance of an angle of which nothing is known, as roll and pitch of the peer [rad^2].
 UNKNOWN_ANGLE_VARIANCE = math.pi**2
@@ -95,18 +95,7 @@ class PeerEstimator:
         spinning: bool = False,
     ) -> None:
         path = Path(model_path).expanduser()
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise LedposeError(
-                f"the model {path} does not exist; give the path of a file made by `ledpose train`"
-            ) from None
-        except OSError as error:
-            raise LedposeError(f"the model {path} cannot be read: {error.strerror}") from error
-        try:
-            verify_digest(data)
-        except LedposeError as error:
-            raise LedposeError(f"the model {path} cannot be used: {error}") from error
+        data = read_model(path)
         available = onnxruntime.get_available_providers()
         missing = [provider for provider in providers if provider not in available]
         if missing:

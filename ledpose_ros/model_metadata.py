@@ -187,7 +187,24 @@ def signed(data: bytes) -> bytes:
     return data.replace(placeholder, hashlib.sha256(data).hexdigest().encode())
 
 
-def verify_digest(data: bytes) -> None:
+def read_model(path: Path) -> bytes:
+    """The bytes of a model file; raises `LedposeError` unless it is there, and as it was written."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise LedposeError(
+            f"the model {path} does not exist; give the path of a file made by `ledpose train`"
+        ) from None
+    except OSError as error:
+        raise LedposeError(f"the model {path} cannot be read: {error.strerror}") from error
+    try:
+        _verify_digest(data)
+    except LedposeError as error:
+        raise LedposeError(f"the model {path} cannot be used: {error}") from error
+    return data
+
+
+def _verify_digest(data: bytes) -> None:
     """Raise `LedposeError` unless a model file is as it was written, by its bytes alone."""
     signature = SIGNATURE.search(data)
     if signature is None:

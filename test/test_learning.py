@@ -559,7 +559,7 @@ def test_models_of_others_are_no_start(tmp_path):
     (tmp_path / "text.onnx").write_text("no model")
     for path, words in (
         (tmp_path / "absent.onnx", "does not exist"),
-        (tmp_path / "text.onnx", "is not an ONNX file"),
+        (tmp_path / "text.onnx", "cannot be used: it holds no digest"),
         (write_fake_model(tmp_path / "fake.onnx"), "lacks the weights"),
     ):
         with pytest.raises(LedposeError, match=f"{path} {words}"):

@@ -24,8 +24,8 @@ from ledpose_ros.model_metadata import (
     FLOAT32,
     NO_DIGEST,
     ModelMetadata,
+    read_model,
     signed,
-    verify_digest,
 )
 
 OUTPUT_NAMES = ("uv", "log2_scale", "bearing", "led_probability", "confidence", "spread", "attention")
@@ -102,17 +102,14 @@ def _halve_weights(model: onnx.ModelProto) -> None:
 
 def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
     """Read the network's weights and metadata back; LedposeError for a file that is not such a model."""
+    data = read_model(path)
     try:
-        data = path.read_bytes()
         model = onnx.load_from_string(data)
-    except FileNotFoundError:
-        raise LedposeError(f"the model {path} does not exist") from None
     except Exception as error:
         raise LedposeError(f"{path} is not an ONNX file ({type(error).__name__})") from error
     properties = {p.key: p.value for p in model.metadata_props}
     try:
         metadata = ModelMetadata.from_properties(properties)
-        verify_digest(data)
     except LedposeError as error:
         raise LedposeError(f"the model {path} cannot be used: {error}") from error
     if metadata.precision != FLOAT32:
