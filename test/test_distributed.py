@@ -3,6 +3,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ torch = pytest.importorskip("torch")
 from ledpose_ros.errors import LedposeError  # noqa: E402
 from ledpose_ros.learning.dataset import load_recordings  # noqa: E402
 from ledpose_ros.learning.distributed import processes  # noqa: E402
-from ledpose_ros.learning.trainer import Phase, Preset, Trainer  # noqa: E402
+from ledpose_ros.learning.trainer import Phase, Preset, Trainer, load_checkpoint  # noqa: E402
 
 PHASES = {"warm-up": 12, "align": 4, "joint": 4, "glance": 30}
 PRESET = Preset(tuple(Phase(kind, steps) for kind, steps in PHASES.items()), learning_rate=1e-3)
@@ -63,3 +65,17 @@ def test_two_processes_learn_as_one(tmp_path):
     data = load_recordings([tmp_path / "toy.h5"])
     with pytest.raises(LedposeError, match="had 2 processes, this one has 1"):
         Trainer(data, tmp_path / "run2", PRESET).resume()
+
+
+def test_torchrun_trains_with_two_processes(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 64)
+    words = ["train", tmp_path / "toy.h5", "-o", tmp_path / "run", "--steps", "15"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "ledpose_ros.cli", *map(str, words)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Training on 64 images") == 1, "both have a share, one of them talks"
+    assert (tmp_path / "run/model.onnx").exists() and (tmp_path / "run/report.html").exists()
+    state = load_checkpoint(tmp_path / "run/checkpoint.pt")
+    assert state["step"] == 15 and len(state["processes"]) == 2
