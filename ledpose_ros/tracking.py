@@ -167,7 +167,7 @@ class PeerTracker:
         return found
 
     def _match(self, measured: Sequence[tuple[np.ndarray, np.ndarray, float, float]]) -> dict[int, Track]:
-        """Measurement -> track, nearest pairs first."""
+        """Measurement -> track, likeliest pairs first: one not seen for long is near to everything."""
         if not measured or not self._tracks:
             return {}
         positions, covariances = (np.array([one[part] for one in measured])[:, None] for part in (0, 1))
@@ -175,7 +175,9 @@ class PeerTracker:
         covariance = covariances + np.array([track.motion_covariance[:3, :3] for track in self._tracks])
         # Squared Mahalanobis distances of the measured positions from the predicted ones.
         distance = (innovation * np.linalg.solve(covariance, innovation[..., None])[..., 0]).sum(-1)
-        pairs = sorted((distance[pair], *pair) for pair in zip(*np.nonzero(distance <= GATE), strict=True))
+        # Minus twice the log of the normal density, but for a constant.
+        cost = distance + np.linalg.slogdet(covariance)[1]
+        pairs = sorted((cost[pair], *pair) for pair in zip(*np.nonzero(distance <= GATE), strict=True))
         matches: dict[int, Track] = {}
         taken: set[int] = set()
         for _, number, index in pairs:

@@ -87,6 +87,24 @@ def test_lost_peer_keeps_its_id_for_a_while_and_a_new_one_takes_the_lowest_free(
     assert new.id == 0 and tracker.ended_ids == [0]
 
 
+def test_the_id_of_a_hidden_peer_is_not_given_to_one_that_stays_in_view() -> None:
+    rng = np.random.default_rng(2)
+
+    def seen(y: float) -> PeerEstimate:
+        peer = estimate(2.0, y, 0.0)
+        peer.pose[:3] += rng.normal(0, 0.05, 3)
+        return peer
+
+    for _ in range(20):
+        tracker = PeerTracker()
+        both = tracker.update(0, [seen(0.3), seen(-0.3)], STANDING)
+        for frame in range(1, 20):
+            assert tracker.update(stamp(frame), [seen(0.3), seen(-0.3)], STANDING) == both
+        for frame in range(20, 48):
+            assert tracker.update(stamp(frame), [seen(0.3)], STANDING) == both[:1]
+        assert tracker.update(stamp(48), [seen(0.3), seen(-0.3)], STANDING) == both
+
+
 def test_filtered_pose_is_nearer_to_the_truth_and_its_covariance_fits() -> None:
     rng = np.random.default_rng(1)
     tracker = PeerTracker()
