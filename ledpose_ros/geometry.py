@@ -17,6 +17,7 @@ Quantities
 Quaternions are x y z w, float64. Everything is vectorised over the first axis N.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -31,6 +32,8 @@ _DISTORTION_COEFFICIENTS = {
     "equidistant": (0, 4),
 }
 _UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 50, 1e-9)
+# How far [px] from where it came from a ray may be seen: farther off, the lens has no ray for the pixel.
+_SAME_PIXEL = 1.0
 
 
 def wrap_angle(angle: np.ndarray | float) -> np.ndarray:
@@ -159,7 +162,11 @@ def check_camera(K: np.ndarray, D: np.ndarray, distortion_model: str) -> Camera:
 
 
 def pixel_rays(uv: np.ndarray, K: np.ndarray, D: np.ndarray, distortion_model: str) -> np.ndarray:
-    """Unit rays (N, 3) in the optical frame of pixels `uv` (N, 2)."""
+    """Unit rays (N, 3) in the optical frame of pixels `uv` (N, 2).
+
+    NaN where distortion coefficients that were not fitted so far out fold the picture back: nothing is seen
+    there by any ray. (Equidistant lenses get the last ray before the fold.)
+    """
     K, D, distortion_model = check_camera(K, D, distortion_model)
     uv = np.asarray(uv, dtype=np.float64).reshape(-1, 2)
     if len(uv) == 0:
@@ -170,7 +177,11 @@ def pixel_rays(uv: np.ndarray, K: np.ndarray, D: np.ndarray, distortion_model: s
     undistort = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
     xy = undistort(uv[:, None], K, D, R=np.eye(3), P=np.eye(3), criteria=_UNDISTORT_CRITERIA).reshape(-1, 2)
     rays = np.column_stack([xy, np.ones(len(xy))])
-    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    if D.any():
+        off = np.abs(project(rays, K, D, distortion_model) - uv).max(1)
+        rays[~(off < _SAME_PIXEL)] = np.nan
+    return rays
 
 
 def project(points: np.ndarray, K: np.ndarray, D: np.ndarray, distortion_model: str) -> np.ndarray:
@@ -334,6 +345,18 @@ def upright_poses(positions: np.ndarray, psi: np.ndarray, tilt: np.ndarray = LEV
     yaw = np.arctan2(to_camera[:, 1], to_camera[:, 0]) - np.asarray(psi, dtype=np.float64).reshape(-1)
     orientations = quaternion_product(quaternion_inverse(tilt), quaternion_about(2, yaw))
     return np.concatenate([positions, orientations], axis=1)
+
+
+def upright_in_image(tilt: np.ndarray = LEVEL_CAMERA) -> np.ndarray:
+    """Rows right and down (2, 2): the directions [px] that are so for who stands upright, for `camera_tilt`.
+
+    Those of the image's middle; of a camera that looks straight up or down the image's own.
+    """
+    u, v = -rotation_matrix(tilt)[2, :2]
+    length = math.hypot(u, v)
+    if length < 1e-6:
+        return np.eye(2)
+    return np.array([[v, -u], [u, v]]) / length
 
 
 def farther_along_floor(points: np.ndarray, metres: float, tilt: np.ndarray = LEVEL_CAMERA) -> np.ndarray:

@@ -170,6 +170,20 @@ def test_corners_that_a_fisheye_calibration_does_not_reach_have_its_last_ray():
     assert rays[2:, :2] / math.sin(1) == pytest.approx(np.array([[1, 0], [0, 1], [-1, 0]]), abs=1e-3)
 
 
+def test_pixels_that_a_distortion_folds_back_have_no_ray():
+    camera = np.array([[260.0, 0, 319.5], [0, 260.0, 239.5], [0, 0, 1]]), np.array([-0.3, 0.09, 0, 0, -0.012])
+    u, v = np.meshgrid(np.arange(0, 640, 20), np.arange(0, 480, 20))
+    uv = np.column_stack([u.ravel(), v.ravel()])
+    rays = pixel_rays(uv, *camera, "plumb_bob")
+    known = np.isfinite(rays).all(1)
+    assert np.isfinite(rays).any(1).tolist() == known.tolist()
+    assert 0.5 < known.mean() < 0.9
+    # What is near the middle is known, the corners are not.
+    radius = np.linalg.norm(uv - [319.5, 239.5], axis=1)
+    assert known[radius < 150].all() and not known[radius > 320].any()
+    assert np.abs(project(rays[known], *camera, "plumb_bob") - uv[known]).max() < 1.0
+
+
 def test_points_behind_a_pinhole_camera_have_no_pixel():
     uv = project(np.array([[0, 0, -1.0], [0, 0, 1.0]]), *PINHOLE)
     assert np.isnan(uv[0]).all()

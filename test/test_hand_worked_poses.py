@@ -19,6 +19,7 @@ from ledpose_ros.floor import at_base, stand_on_floor
 from ledpose_ros.geometry import (
     camera_tilt,
     chained_pose,
+    mounted_camera,
     pixel_rays,
     quaternion_about,
     quaternion_product,
@@ -227,6 +228,22 @@ lenses = pytest.mark.parametrize(("D", "model"), LENSES.values(), ids=LENSES.key
 @scenes
 def test_pose_in_the_raw_image(scene, D, model):
     check_pose(scene, located(scene, K, D, model), TANGENTIAL if D and model != "equidistant" else 1e-4)
+
+
+@pytest.mark.parametrize("roll", [0, 90, 180, -90])
+def test_the_reference_point_is_lower_and_ahead_however_the_camera_is_rolled(roll):
+    """A peer in the middle of the picture, 2 m ahead, that shows its left side: its front is on the left.
+
+    A window side is 72 px, 72 / 500 * 2 m: half of one is 0.144 m, a quarter 0.072 m.
+    """
+    calibration = dataclasses.replace(CALIBRATION, offset=0.5, forward=0.25)
+    mount = mounted_camera(np.zeros(3), 0.0, 0.0, math.radians(roll))
+    spread = np.array([[2.0, 2.0, 0.2]])
+    seen = Detections(
+        K[None, :2, 2], np.zeros(1), np.array([[0.0, 1.0]]), np.ones((1, 4)), np.ones(1), spread, np.ones(1)
+    )
+    (peer,) = locate(seen, calibration, K, np.zeros(0), "plumb_bob", WIDTH, 0.0, mount[3:])
+    assert chained_pose(mount, peer.pose)[:3] == pytest.approx([2.0, 0.072, -0.144], abs=1e-9)
 
 
 @scenes
