@@ -101,7 +101,7 @@ def read_camera(path: Path, is_rectified: bool = False) -> tuple[Camera, tuple[i
         return check_camera(np.array(K, float), np.array(D, float), str(told["distortion_model"])), size
     except OSError as error:
         raise LedposeError(f"cannot read the calibration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise LedposeError(
             f"{path} is no camera calibration as ROS's camera_calibration writes it "
             f"({type(error).__name__}: {error})"
@@ -263,10 +263,15 @@ def _pictures(paths: Sequence[Path]) -> Source:
     if not paths:
         raise LedposeError(f"the folder holds no pictures: they end in {', '.join(PICTURE_SUFFIXES)}")
     frames = (
-        Frame(str(path), round(index / PICTURE_RATE * 1e9), partial(read_image, path))
+        Frame(_printable(path), round(index / PICTURE_RATE * 1e9), partial(read_image, path))
         for index, path in enumerate(paths)
     )
     return Source(len(paths), PICTURE_RATE, frames)
+
+
+def _printable(path: Path) -> str:
+    """A name that can be written as UTF-8, which not all names of files are."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _by_numbers(path: Path) -> list[tuple[int, str]]:

@@ -43,6 +43,8 @@ PAIRED_ENCODINGS = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
 
 _SIGNATURES = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 _JPEG_END = b"\xff\xd9"
+# The second byte of the mark after whose segment the pixels follow.
+_JPEG_PIXELS = b"\xda"
 _PNG_END = b"IEND\xaeB\x60\x82"
 
 
@@ -76,9 +78,7 @@ def decode_image(data: bytes | np.ndarray) -> np.ndarray:
     """
     data = bytes(data)
     encoding = encoding_of(data)
-    if (encoding == "jpeg" and not data.rstrip(b"\0").endswith(_JPEG_END)) or (
-        encoding == "png" and _PNG_END not in data[-64:]
-    ):
+    if (encoding == "jpeg" and not _ends_as_jpeg(data)) or (encoding == "png" and _PNG_END not in data):
         raise LedposeError(
             f"the {encoding} image is cut off after {len(data)} bytes: its end mark is missing"
         )
@@ -91,6 +91,16 @@ def decode_image(data: bytes | np.ndarray) -> np.ndarray:
             f"{len(data)} bytes that are no image: expected {' or '.join(IMAGE_ENCODINGS)} data"
         )
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, bgr)
+
+
+def _ends_as_jpeg(data: bytes) -> bool:
+    """Whether the end mark follows the pixels; after it some cameras write more, before it lie thumbnails."""
+    if data.endswith(_JPEG_END):
+        return True
+    start = len(_SIGNATURES["jpeg"]) - 1
+    while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] != _JPEG_PIXELS:
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    return _JPEG_END in data[start:]
 
 
 def read_image(path: str | PathLike[str]) -> np.ndarray:

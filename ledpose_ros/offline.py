@@ -50,13 +50,17 @@ class Sink(Protocol):
 
 @contextmanager
 def open_sinks(
-    paths: Sequence[Path], rate: float, metadata: ModelMetadata, peer_size: Sequence[float]
+    paths: Sequence[Path],
+    rate: float,
+    metadata: ModelMetadata,
+    peer_size: Sequence[float],
+    sources: Sequence[Path] = (),
 ) -> Iterator[list[Sink]]:
     """A sink for each path, by its suffix; `rate` [Hz] is that of the pictures.
 
     The files are there when it ends without an exception; until then a table or a video is NAME.part.csv or
-    NAME.part.mp4. Raises `LedposeError` for a suffix that says nothing, a file that exists already or cannot
-    be written.
+    NAME.part.mp4, which none of the `sources` may be. Raises `LedposeError` for a suffix that says nothing, a
+    file that exists already or cannot be written.
     """
     with ExitStack() as files:
         sinks: list[Sink] = []
@@ -68,6 +72,9 @@ def open_sinks(
         if len(set(paths)) < len(paths):
             raise LedposeError("the same output is given twice: give each another name")
         parts = {path: path.with_suffix(f".part{path.suffix}") for path in paths if path.suffix != ".mcap"}
+        for path, part in parts.items():
+            if any(source.exists() and source.resolve() == part.resolve() for source in sources):
+                raise LedposeError(f"{part} is what {path} is called until it is whole: rename the input")
         for path in paths:
             sink: Sink
             if path.suffix == ".csv":
@@ -131,6 +138,7 @@ class VideoSink:
         self._metadata, self._peer_size = metadata, peer_size
         self._video: Any = None
         self._size = (0, 0)
+        self._written = 0
 
     def add(self, estimates: Estimates) -> None:
         """Write a picture."""
@@ -146,13 +154,21 @@ class VideoSink:
             return
         drawn = _drawn(estimates, self._metadata, self._peer_size)
         self._video.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+        self._written += 1
 
     def __enter__(self) -> VideoSink:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._video is not None:
-            self._video.release()
+        if self._video is None:
+            return
+        self._video.release()
+        # OpenCV does not tell of a disk that is full.
+        there = int(cv2.VideoCapture(str(self._path)).get(cv2.CAP_PROP_FRAME_COUNT))
+        if there != self._written and exception[0] is None:
+            raise LedposeError(
+                f"{self._path} holds {max(0, there)} of {self._written} pictures: is the disk full?"
+            )
 
 
 class BagSink:

@@ -169,6 +169,22 @@ def test_a_cut_off_picture_is_refused(encoding: str) -> None:
             decode_image(data[:kept])
 
 
+@pytest.mark.parametrize("encoding", ["jpeg", "png"])
+def test_a_picture_may_be_followed_by_anything(encoding: str) -> None:
+    picture = two_colours(RED, BLUE)
+    data = encode_image(picture, encoding)
+    np.testing.assert_array_equal(decode_image(data + b"made by a telephone" * 20), decode_image(data))
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_its_picture() -> None:
+    data = encode_image(two_colours(RED, BLUE), "jpeg")
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + len(data)) + data
+    whole = data[:2] + thumbnail + data[2:]
+    np.testing.assert_array_equal(decode_image(whole), decode_image(data))
+    with pytest.raises(LedposeError, match="cut off"):
+        decode_image(whole[:-3])
+
+
 def test_a_picture_too_large_to_unpack_is_refused() -> None:
     png = bytearray(encode_image(two_colours(RED, BLUE), "png"))
     png[16:24] = struct.pack(">II", 60_000, 60_000)

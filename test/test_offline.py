@@ -238,6 +238,7 @@ def unknown_focal_length(tmp_path: Path) -> list[str]:
         (lambda _: ["--providers", "Abacus", "CPUExecutionProvider"], "onnxruntime lacks Abacus"),
         (lambda path: ["-o", str(path / "out.txt")], "must end in .csv, .mp4 or .mcap"),
         (lambda path: ["-o", str(path / "there.csv")], "there.csv exists already"),
+        (lambda path: ["--camera-info", str(path / "a.yaml"), "--focal-length", "300"], "or --focal-length"),
         (lambda path: ["-o", str(path / "no_such_folder/out.csv")], "cannot write"),
         (lambda path: ["-o", str(path / "no_such_folder/out.mp4")], "cannot write the video"),
         (lambda path: ["-o", str(path / "no_such_folder/out.mcap")], "cannot write the bag"),
@@ -463,6 +464,37 @@ def test_a_run_that_fails_does_not_stand_in_the_way_of_the_next(model, tmp_path,
     write_picture(picture)
     assert estimate(model, [picture], outputs[0], *more) == 0
     assert sorted(tmp_path.glob("out*")) == sorted(outputs)
+
+
+def test_a_full_disk_is_said_of_a_video_too(model, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, WHITE.shape, np.uint8) for _ in range(20)]
+    for index, picture in enumerate(noise):
+        (tmp_path / f"{index}.png").write_bytes(encode_image(picture, "png"))
+    words = [sys.executable, "-m", "ledpose_ros.cli", "estimate", *map(str, tmp_path.glob("*.png"))]
+    words += ["-o", str(tmp_path / "out.mp4"), "--model", str(model)]
+    # No file may take more than 40 blocks of a kilobyte: much like a disk that is full.
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 40 && exec "$@"', "bash", *words], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "of 20 pictures: is the disk full?" in done.stderr, done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_names_that_are_no_text(model, tmp_path):
+    folder = os.fsencode(tmp_path / "pictures")
+    os.mkdir(folder)
+    Path(os.fsdecode(folder + b"/b\xe4r.png")).write_bytes(encode_image(WHITE, "png"))
+    assert estimate(model, [tmp_path / "pictures"], tmp_path / "out.csv") == 0
+    assert rows_of(tmp_path / "out.csv")[0]["picture"].endswith("/b\\udce4r.png")
+
+
+def test_an_input_is_not_taken_for_an_unfinished_output(model, tmp_path, capsys):
+    video = write_video(tmp_path / "film.part.mp4", [WHITE] * 3)
+    before = video.read_bytes()
+    assert estimate(model, [video], tmp_path / "film.mp4") == 2
+    assert "film.part.mp4 is what" in capsys.readouterr().err
+    assert video.read_bytes() == before
 
 
 def test_an_interrupted_run_keeps_what_it_has_aside(model, tmp_path, monkeypatch):

@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
         raise LedposeError(
             f"{estimator.path} is not calibrated, so it has no positions: run `ledpose calibrate` on it"
         )
+    if args.camera_info and args.focal_length is not None:
+        raise LedposeError("--camera-info tells the focal length already: give it or --focal-length")
     if args.focal_length is not None and not args.focal_length > 0:
         raise LedposeError(f"the focal length is {args.focal_length:g} px, but must be above 0")
     given = read_camera(args.camera_info, args.rectified) if args.camera_info else None
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     standing = np.concatenate([np.zeros(3), tilt])
     tracker, refusals, pictures, with_peers = PeerTracker(), Refusals(tqdm.write, period=0.0), 0, 0
     is_guessed = False
-    with open_sinks(args.output, source.rate, estimator.metadata, size) as sinks:
+    with open_sinks(args.output, source.rate, estimator.metadata, size, args.input) as sinks:
         progress = tqdm(source.frames, total=source.count or None, unit="image", disable=None)
         for frame in progress:
             try:
