@@ -5,6 +5,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ledpose_ros.geometry import (
     pixel_rays,
     project,
     rotation_matrix,
+    upright_in_image,
     upright_poses,
 )
 from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, ModelMetadata, read_model
@@ -107,14 +109,16 @@ class PeerEstimator:
         # Threads that spin between images burn most of a core for a network that needs a tenth of it.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         self.digest = hashlib.sha256(data).hexdigest()
+        self._make_session = partial(onnxruntime.InferenceSession, data, options, providers=list(providers))
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=list(providers))
+            session = self._make_session()
         except Exception as error:  # onnxruntime's own exceptions have no common public base
             raise LedposeError(
                 f"the model {path} cannot be loaded by onnxruntime {onnxruntime.__version__}, update that: "
                 f"{error}"
             ) from error
-        started = self._session.get_providers()
+        self._session: onnxruntime.InferenceSession | None = session
+        started = session.get_providers()
         # onnxruntime goes on without those that do not start, and hardly says so.
         failed = [provider for provider in providers if provider not in started]
         if failed:
@@ -123,27 +127,35 @@ class PeerEstimator:
                 "or leave it out of the providers"
             )
         try:
-            properties = self._session.get_modelmeta().custom_metadata_map
-            self.metadata = ModelMetadata.from_properties(properties)
-            self._check_graph()
+            self.metadata = ModelMetadata.from_properties(session.get_modelmeta().custom_metadata_map)
+            self._check_graph(session)
         except LedposeError as error:
             raise LedposeError(f"the model {path} cannot be used: {error}") from error
         self.path = path
 
-    def _check_graph(self) -> None:
-        inputs = [(value.name, value.type, len(value.shape)) for value in self._session.get_inputs()]
+    def _check_graph(self, session: onnxruntime.InferenceSession) -> None:
+        inputs = [(value.name, value.type, len(value.shape)) for value in session.get_inputs()]
         if inputs != [("image", "tensor(uint8)", 4)]:
             found = ", ".join(f"{name} {type_name} of {rank} dimensions" for name, type_name, rank in inputs)
             raise LedposeError(
                 f"its input is {found}, but must be image, uint8 (N, H, W, 3); export it again"
             )
-        outputs = {value.name: value for value in self._session.get_outputs()}
+        outputs = {value.name: value for value in session.get_outputs()}
         missing = [name for name in OUTPUT_NAMES if name not in outputs]
         if missing:
             raise LedposeError(f"it lacks the outputs {', '.join(missing)}; export it again")
         leds, named = outputs["led_probability"].shape[-1], len(self.metadata.led_names)
         if isinstance(leds, int) and leds != named:
             raise LedposeError(f"it tells {leds} LEDs, but its metadata names {named}; export it again")
+
+    def release(self) -> None:
+        """Give back the memory that the network works in; until `prepare` pictures cannot be answered."""
+        self._session = None
+
+    def prepare(self) -> None:
+        """Make ready again what `release` gave back, from the file as it was read."""
+        if self._session is None:
+            self._session = self._make_session()
 
     @property
     def min_image_side(self) -> int:
@@ -152,6 +164,7 @@ class PeerEstimator:
 
     def run(self, rgb: np.ndarray) -> list[np.ndarray]:
         """The network's outputs for a picture, as they are; see `docs/model.md`."""
+        assert self._session is not None, "released"
         return list(self._session.run(OUTPUT_NAMES, {"image": np.ascontiguousarray(rgb)[None]}))
 
     def detect(self, rgb: np.ndarray) -> Detections:
@@ -252,7 +265,8 @@ def reference_points(
     side = _window_side(log2_scale.astype(np.float64))
     # Who looks at the peer's left side, psi = 90 degrees, sees its front on the left.
     across = -calibration.forward * np.sin(psi)
-    uv = uv + side[:, None] * np.column_stack([across, np.full_like(across, calibration.offset)])
+    shares = np.column_stack([across, np.full_like(across, calibration.offset)])
+    uv = uv + side[:, None] * shares @ upright_in_image(tilt)
     rays = pixel_rays(uv, K, D, distortion_model)
     distance = distance_from_scale(log2_scale, rays, calibration, K, D, distortion_model, width)
     return farther_along_floor(distance[:, None] * rays, calibration.recess, tilt)

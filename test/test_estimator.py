@@ -47,6 +47,17 @@ def test_detections_have_the_documented_shapes(estimator):
     assert shapes == {"log2_scale": (2,), "led_probability": (2, 4), "spread": (2, 3), "attention": (45, 40)}
 
 
+def test_memory_that_was_given_back_is_taken_again(tmp_path):
+    estimator = PeerEstimator(write_fake_model(tmp_path / "fake.onnx"))
+    before = estimator.detect(WHITE)
+    estimator.release()
+    estimator.path.unlink()  # it is read once
+    with pytest.raises(LedposeError, match="released"):
+        estimator.detect(WHITE)
+    estimator.prepare()
+    np.testing.assert_array_equal(estimator.detect(WHITE).uv, before.uv)
+
+
 def test_peer_in_the_centre_that_shows_its_left_side(estimator):
     peer, *others = estimator.estimate(WHITE, *PINHOLE, min_confidence=0.5)
     assert not others

@@ -7,6 +7,7 @@ The fake model sees a peer in white pictures and nobody in black ones.
 import dataclasses
 import hashlib
 import math
+import os
 import re
 import signal
 import threading
@@ -50,6 +51,7 @@ from ledpose_ros.nodes.estimator import EstimatorNode, _resolved, _transition
 from ledpose_ros.nodes.peer_outputs import PeerOutputs
 from ledpose_ros.parameters import NODE_PARAMETERS
 
+SHARED_MEMORY = Path("/dev/shm")
 FAKE_TF2 = Path(__file__).parent / "fake_tf2"
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -280,7 +282,7 @@ def test_tf_tells_the_tilt_of_the_camera_and_the_frames_of_peers(
     camera, domain, model, tmp_path, monkeypatch
 ):
     """As camera_pitch and camera_position do in test_floor_and_heights; nothing old after a clock jump."""
-    monkeypatch.setenv("PYTHONPATH", str(FAKE_TF2))
+    monkeypatch.setenv("PYTHONPATH", str(FAKE_TF2), prepend=os.pathsep)
     parameters = {
         "model": model,
         "base_frame": "base_footprint",
@@ -624,10 +626,13 @@ def test_every_raw_image_above_half_a_megabyte_arrives(camera, domain, model, tm
 
 def test_fast_dds_takes_the_shipped_profile(camera, domain, model, tmp_path, monkeypatch):
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config" / "fastdds.xml"))
+    before = set(SHARED_MEMORY.iterdir())
     with run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
         camera.wait_for_estimator()
         camera.show_until(WHITE, camera.pose, node.log)
         assert "xml" not in node.log.lower(), "Fast DDS complains of what it cannot read"
+        sizes = [path.stat().st_size for path in set(SHARED_MEMORY.iterdir()) - before]
+        assert max(sizes) > 32 * 2**20
 
 
 def test_wrong_parameters_end_the_node_with_one_sentence(domain, model, tmp_path):

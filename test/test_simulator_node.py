@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulator as a process of its own, heard over DDS."""
 
+import os
 import signal
 from bisect import bisect_right
 from pathlib import Path
@@ -71,7 +72,7 @@ LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 def test_what_is_published_of_a_team_is_true_of_its_pictures(tmp_path: Path, monkeypatch):
     """Of each picture, under each robot's name, what the simulation of the same seed says."""
-    monkeypatch.setenv("PYTHONPATH", str(FAKE_TF2))
+    monkeypatch.setenv("PYTHONPATH", str(FAKE_TF2), prepend=os.pathsep)
     simulation = TeamSimulation(seed=5005, robots=2, rate=5.0, **SIZE)
     expected = [simulation.step() for _ in range(40)]
     simulation.close()

@@ -257,6 +257,8 @@ class EstimatorNode(LifecycleNode):
 
     @_transition
     def on_activate(self, _state: LifecycleState) -> None:
+        assert self._estimator is not None
+        self._estimator.prepare()
         try:
             self._listen()
             self._images = LatestImage()
@@ -271,7 +273,9 @@ class EstimatorNode(LifecycleNode):
 
     @_transition
     def on_deactivate(self, _state: LifecycleState) -> None:
+        assert self._estimator is not None
         self._stop()
+        self._estimator.release()
 
     @_transition
     def on_cleanup(self, _state: LifecycleState) -> None:
