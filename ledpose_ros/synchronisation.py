@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -197,16 +198,16 @@ def _history_of_samples(
 ) -> LedHistory:
     """The LED messages that a recording's samples tell of: each change, and that it lasted till the image."""
     history = LedHistory(guard_ns=0, max_age_ns=MAX_AGE_NS, horizon_ns=ALWAYS_NS)
-    changed_ns, last_ns = None, 0
-    stamps = [int(stamp) for stamp in led_stamps_ns]
-    for state, led_stamp, following, image_stamp in zip(
-        states, stamps, [*stamps[1:], *stamps[-1:]], image_stamps_ns, strict=True
-    ):
+    stamps, images = [int(stamp) for stamp in led_stamps_ns], [int(stamp) for stamp in image_stamps_ns]
+    # By so much at least the recorder's led_offset put images later: no state begins after its image.
+    offset_ns = max((led - image for led, image in zip(stamps, images, strict=True)), default=0)
+    changes = [*(stamp for stamp, _ in groupby(stamps)), math.inf]
+    changed_ns, last_ns, place = None, 0, 0
+    for state, led_stamp, image_stamp in zip(states, stamps, images, strict=True):
+        place += led_stamp != changed_ns
         first_ns = last_ns if led_stamp == changed_ns else led_stamp
         changed_ns = led_stamp
-        # With an offset the change may be stamped later than the image, or the next one earlier.
-        last_ns = int(image_stamp) if following == led_stamp else min(int(image_stamp), following - 1)
-        last_ns = max(first_ns, last_ns)
+        last_ns = max(first_ns, int(min(image_stamp + offset_ns, changes[place] - 1)))
         # Nobody asks for what was long before, which a strange stamp could make very long.
         first_ns = max(first_ns, last_ns - 2 * round(1e9 * MAX_OFFSET))
         for heard_ns in [*range(first_ns, last_ns, MAX_AGE_NS), last_ns]:

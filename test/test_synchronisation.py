@@ -86,12 +86,21 @@ def test_an_offset_that_means_nothing_is_not_named(seen, max_offset, words):
 
 
 @pytest.mark.parametrize(
-    ("ahead", "used", "fits"), [(90, 90, True), (-70, -60, True), (90, 0, False), (-120, 0, False)]
+    ("ahead", "used", "fits"),
+    [
+        (90, 90, True),
+        (-70, -60, True),
+        (90, 0, False),
+        (-120, 0, False),
+        (-400, -400, True),
+        (800, 800, True),
+        (0, 300, False),
+    ],
 )
 def test_a_recording_tells_the_offset_itself_whatever_it_was_made_with(tmp_path, ahead, used, fits):
     path = write_recording(tmp_path / "test.h5", blink(400), ahead * MS, used * MS)
     with Recording(path) as recording:
-        found = synchronise(observe_recording(Reader(), recording), 0.4)
+        found = synchronise(observe_recording(Reader(), recording), 1.0)
     assert found.fits_from - 0.01 <= ahead / 1000 <= found.fits_to + 0.01
     assert found.led_offset == pytest.approx(ahead / 1000, abs=0.025)
     assert found.recording_fits is fits
