@@ -126,11 +126,11 @@ def calibrate(
     """Medians over pictures, with the spread between them as residual, and the outliers left out of it.
 
     Pictures in which no peer is found do not count. Without a camera the peer is taken to be near the image's
-    centre, where range and depth are equal. The recess needs FEW_PICTURES, with distances that differ by
-    DISTANCE_RATIO, the offset a reference point, `forward` one in SIDE_VIEWS views from the side; what the
-    pictures do not tell is as `known`, without it as in the model's own calibration, if it has one. Raises
-    LedposeError when no picture shows a peer, for a distance that is not positive, a height that is not below
-    it, a reference outside its picture, or pictures of several sizes.
+    centre, where range and depth are equal. The recess needs FEW_PICTURES, two of them
+    DISTANCE_RATIO times as far as two others, the offset a reference point, `forward` one in SIDE_VIEWS views
+    from the side; what the pictures do not tell is as `known`, without it as in the model's own calibration,
+    if it has one. Raises LedposeError when no picture shows a peer, for a distance that is not positive, a
+    height that is not below it, a reference outside its picture, or pictures of several sizes.
     """
     setup = setup or Setup()
     known = known or estimator.metadata.calibration
@@ -250,9 +250,12 @@ def _residual(used: list[_Sighting], constants: list[float], parameters: int) ->
 
 
 def _tell_recess(sightings: list[_Sighting]) -> bool:
-    """Are there enough pictures, at distances different enough, to fit the recess?"""
-    distances = [sighting.distance for sighting in sightings]
-    return len(distances) >= FEW_PICTURES and max(distances) >= DISTANCE_RATIO * min(distances)
+    """Are there enough pictures, at distances different enough, to fit the recess?
+
+    A single near or far one would always be agreed with, whatever is wrong with it.
+    """
+    distances = sorted(sighting.distance for sighting in sightings)
+    return len(distances) >= FEW_PICTURES and distances[-2] >= DISTANCE_RATIO * distances[1]
 
 
 def _recess(sightings: list[_Sighting], otherwise: float) -> float:

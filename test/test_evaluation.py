@@ -253,6 +253,11 @@ def test_pictures_from_near_and_far_tell_how_far_behind_the_seen_side_the_refere
     assert [outlier.name for outlier in outliers] == ["misread"]
     assert calibration.recess == pytest.approx(0.2, abs=0.002)
     assert calibration.c == pytest.approx(0.0, abs=0.01)
+    # A single far one would be agreed with, and says nothing.
+    answers = iter([seen[0], seen[0], seen[0], seen[1]])
+    misread = [*(Picture(f"{n}", WHITE, 1.2) for n in range(3)), Picture("misread", WHITE, 1.9)]
+    one_far, outliers = calibrate_pictures(Both(near), misread)
+    assert one_far.recess == 0.0 and [outlier.name for outlier in outliers] == ["misread"]
     # Two pictures always agree, and tell neither a recess nor how well they agree.
     answers = iter(seen)
     two, _ = calibrate_pictures(Both(near), pictures[:2])
