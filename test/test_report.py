@@ -37,7 +37,7 @@ def healthy() -> Answers:
         uv=random.uniform((0.1, 0.4), (0.9, 0.6), (COUNT, 2)),
         log2_scale=random.uniform(-2, 0, COUNT),
         psi=random.uniform(-np.pi, np.pi, COUNT),
-        confidence=np.tile([0.99, 0.3, 0.02], (COUNT, 1)),
+        confidence=np.tile([0.99, 0.3, 0.02], COUNT),
         led_probability=0.1 + 0.8 * states,
         led_states=states,
     )
@@ -75,6 +75,10 @@ def same_confidence(answers: Answers) -> Answers:
     return replace(answers, confidence=0.49 + 0.02 * answers.confidence)
 
 
+def sure_of_everything(answers: Answers) -> Answers:
+    return replace(answers, confidence=np.full(3 * COUNT, 0.98))
+
+
 def constant_led(answers: Answers) -> Answers:
     probability = answers.led_probability.copy()
     probability[:, 2] = 0.5
@@ -109,6 +113,7 @@ def test_a_run_too_short_for_a_log_is_judged_by_its_answers() -> None:
         (two_bearings, r"crowd around -[89]\d and [89]\d degrees"),
         (same_size, "all peers are said to be of one size"),
         (same_confidence, r"the confidence is 0\.50 everywhere"),
+        (sure_of_everything, r"the confidence is 0\.98 everywhere"),
         (constant_led, "the same is said of LED back in every picture"),
         (something_is_lit, "front and left.*front and back.*back and right"),
         (front_is_back, r"not told apart: front and back \(correlation 1\.00, true states -?0\.\d\d\);"),

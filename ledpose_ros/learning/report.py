@@ -31,9 +31,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tqdm import tqdm
 
 from ledpose_ros import evaluation, plots
+from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimator
-from ledpose_ros.geometry import depth_per_range, pixel_rays, wrap_angle
-from ledpose_ros.learning.network import MAX_PEAKS
+from ledpose_ros.geometry import check_camera, depth_per_range, pixel_rays, wrap_angle
 from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, load_checkpoint
 from ledpose_ros.learning.verdicts import Answers, Curve, correlations, plateaus, verdicts
 from ledpose_ros.metrics import FACING_LIMIT, roc_area
@@ -172,8 +172,7 @@ def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections
         uv=np.array([one.uv[0] for one in seen]) / sizes,
         log2_scale=np.array([one.log2_scale[0] for one in seen], float),
         psi=np.array([one.psi[0] for one in seen], float),
-        # Of places that were not worth a look the network is sure: there is nothing.
-        confidence=np.array([np.pad(one.confidence, (0, MAX_PEAKS - len(one.confidence))) for one in seen]),
+        confidence=np.concatenate([one.confidence for one in seen]),
         led_probability=np.array([one.led_probability[0] for one in seen], float),
         led_states=np.array([recording.led_states[index] for recording, index in samples], float),
     )
@@ -293,10 +292,15 @@ def _truth_section(
 
 
 def _sampled_truth(recording: Recording, indices: Sequence[int]) -> evaluation.Predictions | None:
-    """The true poses of these pictures, as far as the peer is visible; None without any."""
+    """The true poses of these pictures, as far as the peer is visible; None without any, or any camera."""
     ground_truth = recording.ground_truth()
     if ground_truth is None or not ground_truth.valid[indices].any():
         return None
+    info = recording.info
+    try:
+        check_camera(info.K, info.D, info.distortion_model)
+    except LedposeError:
+        return None  # of which the check of the recordings has told
     true = evaluation.truth(recording)
     return true.of(np.isin(true.index, indices))
 

@@ -32,7 +32,9 @@ for a single one, and for two opposite ones."""
 MIN_SIZE_SPREAD = 0.1
 """Interquartile range of log2 scales [octaves]."""
 MIN_CONFIDENCE_SPREAD = 0.1
-"""Between the 5th and the 95th percentile of the confidences of all peaks."""
+"""Between the 5th and the 95th percentile of the confidences."""
+SURE, MANY_PLACES = 0.9, 3
+"""A model may be sure everywhere where it looks, but not of so many places in each picture."""
 MIN_LED_DEVIATION = 0.05
 """Standard deviation of an LED's on-probability."""
 MAX_LED_CORRELATION = 0.5
@@ -58,15 +60,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of N pictures, M places by falling confidence, and the true states of K LEDs.
+    """What a model says of N pictures, of the first peak in each, and the true states of K LEDs.
 
-    All but `confidence` is of the first peak.
+    `confidence` is of all places that it looked at.
     """
 
     uv: Array  # (N, 2) shares of the picture's width and height
     log2_scale: Array  # (N,) [octaves]
     psi: Array  # (N,) [rad]
-    confidence: Array  # (N, M)
+    confidence: Array  # (any,)
     led_probability: Array  # (N, K)
     led_states: Array  # (N, K)
 
@@ -164,7 +166,8 @@ def _collapse_verdicts(answers: Answers) -> list[Finding]:
             )
         )
     low, high = np.percentile(answers.confidence, (5, 95))
-    if high - low < MIN_CONFIDENCE_SPREAD:
+    knows = low > SURE and len(answers.confidence) < MANY_PLACES * len(answers.uv)
+    if high - low < MIN_CONFIDENCE_SPREAD and not knows:
         found.append(
             Finding(
                 "warning",
