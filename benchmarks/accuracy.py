@@ -186,6 +186,7 @@ def measure(model: Path, bench: Bench) -> dict[str, Any]:
 def with_one_picture(model: Path, bench: Bench) -> PeerEstimator:
     """The model, calibrated as the paper does: by nothing but the peer's distance in one picture."""
     estimator, recording = PeerEstimator(model), bench.recordings[ONE_PICTURE]
+    estimator.metadata = replace(estimator.metadata, calibration=None)
     info = recording.info
     picture = Picture(str(recording.path), recording.image(0), ONE_DISTANCE)
     calibration, _ = calibrate(estimator, [picture], Setup(Camera(info.K, info.D, info.distortion_model)))

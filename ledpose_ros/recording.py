@@ -387,6 +387,8 @@ class Recording:
         """Read all datasets but the images, of which only the presence is checked."""
         file, leds = self._file, len(self.info.led_names)
         self._count = int(file["n_committed"][()])
+        if self._count < 0:
+            raise LedposeError(f"claims {self._count} samples")
         for name in DATASETS:
             shape = file[name].shape
             if shape[1:] != ((leds,) if name == "led_states" else ()):

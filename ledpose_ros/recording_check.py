@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import check_camera
 from ledpose_ros.recording import Recording
 
 TOO_FEW, FEW = 50, 1000
@@ -134,6 +135,17 @@ def _file_findings(recording: Recording) -> list[Finding]:
                 "error",
                 f"the pictures of {name} are {width}x{height}",
                 f"record some of {SMALLEST_SIDE} px or more each way, best of 320x180 to 1280x720",
+            )
+        )
+    info = recording.info
+    try:
+        check_camera(info.K, info.D, info.distortion_model)
+    except LedposeError as error:
+        found.append(
+            Finding(
+                "warning",
+                f"{name} tells no camera that can be used ({error})",
+                "--level, ground truth and distances will not work: mend camera_info, and record again",
             )
         )
     hold = longest_hold(recording.led_states)

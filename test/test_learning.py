@@ -44,6 +44,7 @@ from ledpose_ros.learning.trainer import (  # noqa: E402
     Phase,
     Preset,
     Trainer,
+    _moving_average,
     load_checkpoint,
     network_from_checkpoint,
 )
@@ -296,6 +297,23 @@ def test_resume_refuses_the_same_recordings_in_another_order(tmp_path):
     Trainer(load_recordings(paths), tmp_path / "run", SHORT).run()
     with pytest.raises(LedposeError, match="in the same order"):
         Trainer(load_recordings(paths[::-1]), tmp_path / "run", SHORT).resume()
+    turned = replace(load_recordings(paths), led_directions=np.array([0.1, 1.6, 3.1, -1.6]))
+    with pytest.raises(LedposeError, match="had led_directions"):
+        Trainer(turned, tmp_path / "run", SHORT).resume()
+
+
+def test_a_camera_of_no_use_is_refused_where_it_is_needed(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 4)
+    with h5py.File(tmp_path / "toy.h5", "r+") as file:
+        file.attrs["distortion_model"], file.attrs["D"] = "fisheye", np.full(4, 0.1)
+    assert len(load_recordings([tmp_path / "toy.h5"])) == 4
+    with pytest.raises(LedposeError, match="level camera: the distortion model 'fisheye' is unknown"):
+        load_recordings([tmp_path / "toy.h5"], level=True)
+
+
+def resident_files() -> int:
+    """How many files without a name this process has mapped."""
+    return sum(line.endswith("(deleted)") for line in Path("/proc/self/maps").read_text().splitlines())
 
 
 def test_pictures_that_memory_does_not_hold_lie_in_a_file(tmp_path, monkeypatch):
@@ -305,6 +323,12 @@ def test_pictures_that_memory_does_not_hold_lie_in_a_file(tmp_path, monkeypatch)
     spilt = load_recordings([tmp_path / "toy.h5"], tmp_path)
     assert isinstance(spilt.pictures[0].images, np.memmap)
     np.testing.assert_array_equal(spilt.pictures[0].images, held.pictures[0].images)
+    peaks = torch.full((12, 2), 60.0), torch.full((12,), -0.5)
+    windows = Windows(*peaks, torch.ones(12), torch.zeros(12, 2), *peaks)
+    before = resident_files()
+    in_files, in_memory = (cut_crops(data, windows, seed=(0, 0)).peer for data in (spilt, held))
+    assert torch.equal(in_files, in_memory)
+    assert resident_files() == before + 1, "crops lie in a file, too"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["toy.h5"], "the file has no name"
 
 
@@ -564,6 +588,26 @@ def test_models_of_others_are_no_start(tmp_path):
     ):
         with pytest.raises(LedposeError, match=f"{path} {words}"):
             load_onnx(path)
+
+
+def test_random_weights_soon_count_for_nothing_in_the_average():
+    average, averaged = _moving_average(400), torch.ones(1)
+    for count in range(1, 200):
+        averaged = average(averaged, torch.zeros(1), count)
+    assert averaged.item() < 1e-6
+    assert average(torch.ones(1), torch.zeros(1), 10_000).item() == pytest.approx(1 - 1 / 400)
+    assert average(torch.tensor(3), torch.tensor(4), 5).item() == 4
+
+
+def test_a_new_network_for_glances_begins_by_the_seed(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 4)
+    data = load_recordings([tmp_path / "toy.h5"])
+    first, second = (
+        Trainer(data, tmp_path / "run", SHORT, seed=3, initial=PeerNetwork(leds=4)).network for _ in range(2)
+    )
+    for one, other in zip(first.glance.parameters(), second.glance.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(first.fine.head.weight, second.fine.head.weight), "those were given"
 
 
 def test_a_disk_without_room_for_pictures_is_said(tmp_path, monkeypatch):

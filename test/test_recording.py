@@ -312,6 +312,10 @@ def delete_dataset(name: str):
     return damage
 
 
+def claim_fewer_than_none(file: h5py.File) -> None:
+    file["n_committed"][()] = -5
+
+
 def claim_more_samples(file: h5py.File) -> None:
     file["n_committed"][()] = 4
 
@@ -337,6 +341,7 @@ def store_a_nan_state(file: h5py.File) -> None:
         (damage_attribute("K", np.zeros(9)), "focal"),
         (delete_dataset("image"), "image"),
         (delete_dataset("n_committed"), "n_committed"),
+        (claim_fewer_than_none, "claims -5 samples"),
         (claim_more_samples, "claims 4 samples but 'image' holds 3"),
         (add_an_led_column, r"\(3, 4\), which does not fit 2 LEDs"),
         (store_a_nan_state, "outside 0..1"),

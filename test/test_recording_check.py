@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -67,6 +68,13 @@ def finding(found: list[Finding], words: str) -> Finding:
 
 def test_nothing_is_amiss_with_a_good_recording(tmp_path: Path) -> None:
     assert found_in(write(tmp_path / "a.h5", balanced(1000))) == []
+
+
+def test_a_camera_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    with h5py.File(write(tmp_path / "a.h5", balanced(1000)), "r+") as file:
+        file.attrs["distortion_model"], file.attrs["D"] = "fisheye", np.full(4, 0.1)
+    (one,) = found_in(tmp_path / "a.h5")
+    assert one.severity == "warning" and "the distortion model 'fisheye' is unknown" in one.what
 
 
 def test_recordings_are_judged_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

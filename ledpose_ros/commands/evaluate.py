@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
         evaluation = evaluate(args.model, recording)
         if args.json:
             row = evaluation.model.as_dict()
-            print(json.dumps({key: None if math.isnan(value) else value for key, value in row.items()}))
+            print(json.dumps({key: value if math.isfinite(value) else None for key, value in row.items()}))
         else:
             print(table({args.model.name: evaluation.model, "mean predictor": evaluation.mean}))
             if evaluation.absent:

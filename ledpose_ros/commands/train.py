@@ -119,10 +119,10 @@ def run(args: argparse.Namespace) -> int:
         if group.first:
             check_recordings(args.recordings, from_nothing=args.init is None)
         args.output.mkdir(parents=True, exist_ok=True)
+        # Refused, if so, before all recordings are decoded.
+        initial, metadata = load_onnx(args.init) if args.init else (None, None)
         data = load_recordings(args.recordings, args.output, (group.rank, group.count), args.level)
-        initial = None
-        if args.init:
-            initial, metadata = load_onnx(args.init)
+        if metadata is not None:
             check_same_leds(args.init, metadata, data)
         trainer = Trainer(
             data, args.output, preset, seed=args.seed, device=device, initial=initial, processes=group

@@ -25,18 +25,48 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.geometry import depth_per_range, pixel_rays
+from ledpose_ros.geometry import check_camera, depth_per_range, pixel_rays
 from ledpose_ros.images import decode_image
+from ledpose_ros.learning.network import WINDOW_CELLS
 from ledpose_ros.recording import Recording, RecordingInfo
 
 Images = NDArray[np.uint8]
 
 MEMORY_SHARE = 0.6
-"""Share of the available memory that pictures may take; more of them are mapped from a file."""
+"""Share of the available memory that pictures and windows may take; more of them are mapped from files."""
+CROP_CELLS = 160
+"""Side of the crop that is kept of each window, at 64 cells a window: room for displaced, zoomed and turned
+ones."""
 MIN_DROP = 0.02
 """Sine of the angle below the horizon from which on the floor tells depth: 10 m from a camera 0.2 m high."""
 DECODED_AT_ONCE = 256
 """Encoded pictures that are read ahead of those decoded."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where pixels are kept: in memory or in nameless files, which vanish with the process."""
+
+    in_memory: bool
+    directory: Path | None = None
+    """Of the files; None is the system's temporary directory."""
+
+    def allocate(self, shape: tuple[int, ...]) -> Images:
+        """An empty uint8 array; LedposeError if the disk has no room for it."""
+        if self.in_memory:
+            return np.empty(shape, np.uint8)
+        size = int(np.prod(shape, dtype=np.int64))
+        with tempfile.TemporaryFile(dir=self.directory) as file:
+            try:
+                # Of a file with holes, a full disk would be found out by a signal that ends the process.
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                where = self.directory or tempfile.gettempdir()
+                raise LedposeError(
+                    f"memory does not hold the pictures, and {where} has no room for {size / 1e9:.1f} GB "
+                    f"({error.strerror}): make room, or train on fewer recordings"
+                ) from error
+            return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 @dataclass(frozen=True)
@@ -63,6 +93,7 @@ class TrainingSet:
     led_names: tuple[str, ...]
     led_directions: NDArray[np.float64]
     digests: list[list[str]]  # name and SHA-256 of each recording
+    store: Store  # for what is made of the pictures
 
     def __len__(self) -> int:
         return len(self.led_states)
@@ -128,13 +159,13 @@ def load_recordings(
     share: tuple[int, int] = (0, 1),
     level: bool = False,
 ) -> TrainingSet:
-    """Decode the recordings into memory, about 0.9 MB a picture of 640x360.
+    """Decode the recordings into memory, about 1 MB a picture of 640x360 with all that is made of it.
 
-    Pictures beyond MEMORY_SHARE of the available memory are kept in a nameless file in the directory `spill`
-    (default: the system's temporary directory), which vanishes with the process. `share` (rank, of how many)
-    loads only that part of each recording: training on several processes. `level` says that cameras look
-    level and stand, like the peers, on one floor. Raises LedposeError when the recordings are unreadable,
-    empty, or differ in LED names or directions; picture sizes may differ.
+    If it takes more than MEMORY_SHARE of what is available, all is kept in nameless files in the directory
+    `spill` (default: the system's temporary directory), which vanish with the process. `share` (rank, of how
+    many) loads only that part of each recording: training on several processes. `level` says that cameras
+    look level and stand, like the peers, on one floor. Raises LedposeError when the recordings are
+    unreadable, empty, or differ in LED names or directions; picture sizes may differ.
     """
     if not paths:
         raise LedposeError("no recording given: name at least one HDF5 file")
@@ -142,20 +173,22 @@ def load_recordings(
         recordings = {path: files.enter_context(Recording(path)) for path in paths}
         first = recordings[paths[0]].info
         for path, recording in recordings.items():
-            _check_fits(path, recording, paths[0], first)
+            _check_fits(path, recording, paths[0], first, level)
         by_size = sorted(recordings, key=lambda path: _size(recordings[path]))
         spans = {path: _share_of(len(recordings[path]), *share) for path in by_size}
         for path, span in spans.items():
             if not len(span):
                 raise LedposeError(f"{path} has fewer pictures than there are processes: train with fewer")
+        needed = share[1] * sum(len(spans[path]) * _bytes(*_size(recordings[path])) for path in by_size)
+        store = Store(needed <= MEMORY_SHARE * psutil.virtual_memory().available, spill)
         pictures = []
         for (width, height), group in groupby(by_size, key=lambda path: _size(recordings[path])):
             members = list(group)
             count = sum(len(spans[path]) for path in members)
             # All of it is allocated at once: joining parts afterwards would need twice the memory.
             part = Pictures(
-                _allocate((count, height, width, 3), spill, share[1]),
-                _allocate((count, (height + 1) // 2, (width + 1) // 2, 3), spill, share[1]),
+                store.allocate((count, height, width, 3)),
+                store.allocate((count, (height + 1) // 2, (width + 1) // 2, 3)),
             )
             start = 0
             for path in members:
@@ -175,6 +208,7 @@ def load_recordings(
             tuple(first.led_names),
             np.asarray(first.led_directions, float),
             [[Path(path).name, digest(recordings[path])] for path in by_size],
+            store,
         )
 
 
@@ -195,28 +229,14 @@ def _share_of(count: int, rank: int, ranks: int) -> NDArray[np.int64]:
     return np.arange(count * rank // ranks, count * (rank + 1) // ranks)
 
 
-def _allocate(shape: tuple[int, ...], spill: Path | None, processes: int) -> Images:
-    """An empty uint8 array, in memory or, when it is too large for that, mapped from a nameless file.
-
-    So many `processes` ask for as much at the same time.
-    """
-    needed = processes * int(np.prod(shape, dtype=np.int64))
-    if needed <= MEMORY_SHARE * psutil.virtual_memory().available:
-        return np.empty(shape, np.uint8)
-    size = int(np.prod(shape, dtype=np.int64))
-    with tempfile.TemporaryFile(dir=spill) as file:
-        try:
-            # Of a file with holes, a full disk would be found out by a signal that ends the process.
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            raise LedposeError(
-                f"memory does not hold the pictures, and {spill or tempfile.gettempdir()} has no room for "
-                f"{size / 1e9:.1f} GB ({error.strerror}): make room, or train on fewer recordings"
-            ) from error
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+def _bytes(width: int, height: int) -> int:
+    """What a picture takes: itself, its half, and the crops of two windows."""
+    return 3 * (width * height * 5 // 4 + CROP_CELLS**2 + WINDOW_CELLS**2)
 
 
-def _check_fits(path: str | Path, recording: Recording, first_path: str | Path, first: RecordingInfo) -> None:
+def _check_fits(
+    path: str | Path, recording: Recording, first_path: str | Path, first: RecordingInfo, level: bool
+) -> None:
     """Raise LedposeError for a recording that is empty or cannot be trained on together with the first."""
     info = recording.info
     if tuple(info.led_names) != tuple(first.led_names):
@@ -230,6 +250,11 @@ def _check_fits(path: str | Path, recording: Recording, first_path: str | Path, 
         )
     if not len(recording):
         raise LedposeError(f"{path} holds no sample: record again, and watch the recorder's status")
+    if level:
+        try:
+            check_camera(info.K, info.D, info.distortion_model)
+        except LedposeError as error:
+            raise LedposeError(f"{path} cannot be used as that of a level camera: {error}") from error
 
 
 def _decode(recording: Recording, samples: NDArray[np.int64], pictures: Pictures, what: str) -> None:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ledpose_ros.learning import augmentation
+from ledpose_ros.learning.dataset import CROP_CELLS
 from ledpose_ros.learning.loss import (
     auxiliary_loss,
     bearing_loss,
@@ -48,7 +49,7 @@ from ledpose_ros.learning.network import (
     normalise,
     window_side,
 )
-from ledpose_ros.learning.windows import CROP_CELLS, Crops, Windows
+from ledpose_ros.learning.windows import Crops, Windows
 
 JITTER_TURN = 0.1
 """Rotation of training windows [rad]: floors and cameras are not perfectly level."""
@@ -325,7 +326,7 @@ class Objective(nn.Module):
             "presence": (trust * present).mean() + (crops.away[:others] * absent).mean(),
         }
         loss = (
-            4 * parts["leds/weighted"]
+            states.shape[1] * parts["leds/weighted"]  # the sum over LEDs
             + PAIR_WEIGHT * parts["leds/pairs"]
             + BEARING_WEIGHT * parts["bearing/fine"]
             + CROWDING_WEIGHT * parts["crowding"]

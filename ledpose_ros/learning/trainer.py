@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -178,6 +178,23 @@ def _interrupt_as_flag() -> Iterator[list[bool]]:
             signal.signal(number, handler)
 
 
+def _moving_average(steps: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
+    """How weights are averaged over so many steps, and over a tenth of all as long as there are fewer.
+
+    So random weights, which there were at the begin, soon count for nothing.
+    """
+
+    def average(averaged: torch.Tensor, now: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        # Batch normalisation counts its batches in whole numbers.
+        return (
+            averaged.lerp(now, max(1 / max(2, steps), 9 / (10 + int(count))))
+            if now.is_floating_point()
+            else now
+        )
+
+    return average
+
+
 class Trainer:
     """Trains a PeerNetwork on a TrainingSet; all state that a run needs to go on is in its checkpoint.
 
@@ -206,12 +223,12 @@ class Trainer:
         glances = initial is not None and initial.glances
         self.network = PeerNetwork(leds=len(data.led_names), glances=glances).to(self.device)
         if initial is not None:
-            self.network.load_state_dict(initial.state_dict())
+            learned = ["coarse", "fine", *(["glance"] if glances else [])]  # the rest is random, by the seed
+            for name in learned:
+                getattr(self.network, name).load_state_dict(getattr(initial, name).state_dict())
         self.average = torch.optim.swa_utils.AveragedModel(
             self.network,
-            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(
-                1 - 1 / max(2, AVERAGE_SHARE * preset.steps)
-            ),
+            avg_fn=_moving_average(AVERAGE_SHARE * preset.steps),
             use_buffers=True,
         )
         self.optimizer = torch.optim.AdamW(
@@ -246,7 +263,7 @@ class Trainer:
         return {
             "format": CHECKPOINT_FORMAT,
             "led_names": list(self.data.led_names),
-            "led_directions": [float(a) for a in self.data.led_directions],
+            "led_directions": self.data.led_directions.tolist(),
             "input_size": list(self.data.input_size),
             "digests": self.data.digests,
             "level": self.data.level,
@@ -278,6 +295,7 @@ class Trainer:
             "preset": asdict(self.preset),
             "seed": self.seed,
             "digests": self.data.digests,
+            "led_directions": self.data.led_directions.tolist(),
             "level": self.data.level,
         }
         for name, value in mine.items():
@@ -359,6 +377,7 @@ class Trainer:
         if kind == "glance":
             if step == 0:
                 self.network.load_state_dict(self.average.module.state_dict())
+                self.average.n_averaged.zero_()
             for teacher in (self.network.coarse, self.network.fine):
                 teacher.eval()
             indices = self._indices(np.arange(len(self.data)), GLANCED)

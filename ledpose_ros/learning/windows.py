@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from tqdm import tqdm
 
-from ledpose_ros.learning.dataset import TrainingSet
+from ledpose_ros.learning.dataset import CROP_CELLS, TrainingSet
 from ledpose_ros.learning.loss import (
     coarse_cross_entropy,
     led_cross_entropy,
@@ -47,8 +47,6 @@ LOOKS = 2
 """Times that the fine network moves a proposal."""
 LOG2_SCALES = (-4.5, 2.5)
 """Limits of a window's log2 scale: sides of 1,630 to 13 px."""
-CROP_CELLS = 160
-"""Side of a kept crop, at 64 cells a window: room for displaced, zoomed and turned windows."""
 SURE_MASS = 0.4
 """Mass of the posterior in one place from which on a window is fully trusted."""
 AWAY = 0.6
@@ -298,8 +296,10 @@ def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Cro
     inside = windows.uv + beside * window_side(windows.log2_scale)[:, None]
     other_uv = torch.where(at_rival[:, None], windows.rival_uv, inside)
     whole = torch.empty(count)
-    peer = torch.empty(count, 3, CROP_CELLS, CROP_CELLS, dtype=torch.uint8)
-    elsewhere = torch.empty(count, 3, WINDOW_CELLS, WINDOW_CELLS, dtype=torch.uint8)
+    peer, elsewhere = (
+        torch.from_numpy(data.store.allocate((count, 3, cells, cells)))
+        for cells in (CROP_CELLS, WINDOW_CELLS)
+    )
     cpu = torch.device("cpu")
     for indices in _batches(data, "Cutting windows"):
         images = data.images_of(indices, cpu)
