@@ -26,6 +26,7 @@ from ledpose_ros.learning.export import load_onnx
 from ledpose_ros.learning.loss import FACING_SHARPNESS
 from ledpose_ros.learning.network import (
     GLANCE_CELLS,
+    LOOKS,
     WINDOW_CELLS,
     cut_windows,
     image_pyramid,
@@ -106,7 +107,7 @@ def sights(recording: Recording, indices: tuple[int, ...]) -> Figure:
 
 
 def looks(recording: Recording, indices: tuple[int, ...]) -> Figure:
-    """From the coarse network's strongest peak to the peer, by a glance and a look of the fine network."""
+    """From the coarse network's strongest peak to the peer, by a glance and two looks."""
     network, metadata = load_onnx(shipped_model(TRAINABLE_MODEL))
     figure, axes = plt.subplots(
         len(indices), 4, figsize=(13, 2.9 * len(indices)), width_ratios=(1.9, 1, 1, 1), layout="constrained"
@@ -120,7 +121,9 @@ def looks(recording: Recording, indices: tuple[int, ...]) -> Figure:
             window = network.find_peaks(attention, maps.log2_scale(), 1)[:2]
             row[0].imshow(draw_attention(rgb, attention.sum(1)[0].numpy()))
             *aimed, presence = network.aim(pyramid, *window)
-            *measured, look = network.refine(pyramid, *aimed)
+            measured = aimed
+            for _ in range(LOOKS):
+                *measured, look = network.refine(pyramid, *measured)
             leds = " ".join(f"{p:.2f}" for p in look.leds[0].sigmoid().tolist())
             psi = np.degrees(np.arctan2(*look.bearing[0].flip(0).tolist()))
             words = f"a peer: {float(presence):.2f}", f"psi {psi:+.0f} deg\nLEDs {leds}", ""
@@ -139,7 +142,7 @@ def looks(recording: Recording, indices: tuple[int, ...]) -> Figure:
         row[0].set_xlabel(f"true LEDs ({', '.join(metadata.led_names)}): {true}", fontsize=9)
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    titles = ("attention, and windows", "coarse peak", "after the glance", "after the look")
+    titles = ("attention, and windows", "coarse peak", "after the glance", "after the looks")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
     return figure

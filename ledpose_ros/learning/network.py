@@ -27,14 +27,14 @@ SCALES = (0.5, 0.25, 0.125)
 STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
-MAX_PEAKS = 8
+MAX_PEAKS = 10
 """Peaks of an image at which the network glances."""
 GLANCE_CELLS = 32
 """Side [samples] of the same windows at a glance."""
-WORTH_A_LOOK = 0.15
-"""Presence at a glance, less `SHADOWED`, from which on the fine network looks."""
-SHADOWED = 0.8
-"""By how much less present a window counts that shows the same peer as a surer one."""
+LOOKS = 2
+"""Times that the fine network looks at a window, which it moves onto the peer each time."""
+WORTH_A_LOOK = 0.25
+"""Presence, as told by the glance or look before, from which on it looks."""
 
 
 class CoarseMaps(NamedTuple):
@@ -395,12 +395,14 @@ class PeerNetwork(nn.Module):
         attention = maps.attention()
         uv, log2_scale, _ = self.find_peaks(attention, maps.log2_scale())
         uv, log2_scale, presence = self.aim(pyramid, uv, log2_scale)
-        best = worthy(presence - SHADOWED * shadowed(uv, log2_scale, presence))
-        uv = uv.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
-        log2_scale = window_log2_scale = log2_scale.gather(1, best)
-        uv, log2_scale, look = self.refine(pyramid, uv, log2_scale)
+        for _ in range(LOOKS):
+            best = worthy(presence * (1 - shadowed(uv, log2_scale, presence)))
+            uv = uv.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
+            log2_scale = window_log2_scale = log2_scale.gather(1, best)
+            uv, log2_scale, look = self.refine(pyramid, uv, log2_scale)
+            presence = look.presence.view(log2_scale.shape).sigmoid()
         batch, peaks = log2_scale.shape
-        confidence, order = look.presence.view(batch, peaks).sigmoid().sort(dim=1, descending=True)
+        confidence, order = presence.sort(dim=1, descending=True)
 
         def sorted_peaks(values: Tensor) -> Tensor:
             values = values.reshape(batch, peaks, -1)

@@ -31,6 +31,7 @@ from ledpose_ros.learning.loss import (
     told_share,
 )
 from ledpose_ros.learning.network import (
+    LOOKS,
     WINDOW_CELLS,
     PeerNetwork,
     Pyramid,
@@ -43,8 +44,6 @@ from ledpose_ros.learning.network import (
 PROPOSALS = 2
 """Peaks of the posterior that compete, with the last estimates of the image and of the one beside it in the
 film, for an image's window."""
-LOOKS = 2
-"""Times that the fine network moves a proposal."""
 LOG2_SCALES = (-4.5, 2.5)
 """Limits of a window's log2 scale: sides of 1,630 to 13 px."""
 SURE_MASS = 0.4
