@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import numpy as np
@@ -542,7 +542,7 @@ class EstimatorNode(LifecycleNode):
             if settings.peers_on_floor and settings.camera_position[2] == 0:
                 raise Refusal("camera of no height", NO_HEIGHT)
             angles = settings.camera_yaw, settings.camera_pitch, settings.camera_roll
-            return mounted_camera(settings.camera_position, *angles)
+            return _mounted(tuple(settings.camera_position), *angles)
         try:
             # A camera that moves was elsewhere a moment ago, and where it was may be told a moment late.
             found = self._tf.lookup_transform(
@@ -706,6 +706,12 @@ class EstimatorNode(LifecycleNode):
         elif (misfit := self._refusals.sentences.get("incompatible QoS", "")) and topic in misfit:
             sentence += f"; {misfit}"
         return sentence
+
+
+@lru_cache(maxsize=1)
+def _mounted(position: tuple[float, ...], yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """`mounted_camera`, worked out again only after a live change."""
+    return mounted_camera(position, yaw, pitch, roll)
 
 
 def _peer_namespaces(peers: Sequence[str], own: str) -> dict[str, str]:
