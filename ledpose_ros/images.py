@@ -100,7 +100,7 @@ def _ends_as_jpeg(data: bytes) -> bool:
     start = len(_SIGNATURES["jpeg"]) - 1
     while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] != _JPEG_PIXELS:
         start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    return _JPEG_END in data[start:]
+    return data.find(_JPEG_END, start) >= 0
 
 
 def read_image(path: str | PathLike[str]) -> np.ndarray:
