@@ -151,6 +151,23 @@ def test_window_shows_its_centre_at_any_scale(log2_scale, cells):
     assert len(bright) == pytest.approx((cells / 2) ** 2, rel=0.12)
 
 
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_beyond_the_picture_is_grey_on_all_levels(level):
+    """Levels lie one below the other in memory, and the size is odd: nothing of another one may be seen."""
+    image = torch.full((2, 117, 213, 3), 255, dtype=torch.uint8)
+    side = 64.0 * 2**level
+    log2_scale = torch.full((2, 4), -math.log2(side / float(window_side(torch.tensor(0.0)))))
+    corners = torch.tensor([[0.0, 0.0], [213.0, 0.0], [0.0, 117.0], [213.0, 117.0]]) - 0.5
+    windows = cut_windows(image_pyramid(image), corners.expand(2, 4, 2), log2_scale).view(2, 4, 3, 64, 64)
+    for index, (left, above) in enumerate([(False, False), (True, False), (False, True), (True, True)]):
+        rows, columns = (slice(0, 34) if before else slice(30, 64) for before in (above, left))
+        beyond = torch.ones(64, 64, dtype=torch.bool)
+        beyond[rows, columns] = False
+        assert windows[:, index, :, beyond].abs().max() < 1e-4
+        inside = windows[:, index, :, 28 if above else 36, 28 if left else 36]
+        torch.testing.assert_close(inside, torch.ones(2, 3))
+
+
 def test_an_epoch_goes_through_all_samples_in_a_new_order():
     first, second = (
         np.concatenate([batch_indices(np.arange(9), [0, 9], 3, 1, step) for step in range(start, start + 3)])

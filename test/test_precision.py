@@ -59,10 +59,19 @@ def test_less_precise_models_see_the_same(recording, tmp_path, precision, capsys
     assert f"{other} is {precision} already" in capsys.readouterr().err
 
 
+def test_a_model_exported_again_is_the_same(recording, tmp_path, capfd):
+    """As is one of an earlier version: what counts is in its weights and its metadata."""
+    again = tmp_path / "again.onnx"
+    assert main(["export", str(EXACT), "-o", str(again)]) == 0
+    assert capfd.readouterr() == (f"Wrote {again}.\n", ""), "the exporter of PyTorch talks"
+    assert PeerEstimator(again).metadata == PeerEstimator(EXACT).metadata
+    for one, other in zip(detections(EXACT, recording), detections(again, recording), strict=True):
+        np.testing.assert_array_equal(one.uv, other.uv)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "is exported already: give a checkpoint, or another --precision"),
         (["--precision", INT8], "--precision int8 needs a --recording"),
         (["--precision", FLOAT16, "--recording", "x.h5"], "and nothing else does"),
     ],

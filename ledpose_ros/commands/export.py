@@ -2,8 +2,10 @@
 """Export a training checkpoint to an ONNX model, or a model to one of another precision.
 
 `ledpose train` exports by itself at its end; do it again after an interrupted run or from a copied
-checkpoint. Models of 8 bits (--precision int8) are faster on processors; they need a --recording, to see
-which ranges pictures take. Keep the float32 model: training and other precisions start from it.
+checkpoint. A model of an earlier version becomes one that works as this version does, with the weights and
+the calibration that it had. Models of 8 bits (--precision int8) are faster on processors; they need a
+--recording, to see which ranges pictures take. Keep the float32 model: training and other precisions start
+from it.
 """
 
 from __future__ import annotations
@@ -58,6 +60,18 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
     export_onnx(network, metadata, path)
 
 
+def export_float32(source: Path, output: Path) -> None:
+    """Write what is in a checkpoint, or in a model, as this version does."""
+    if source.suffix == ".onnx":
+        from ledpose_ros.learning.export import export_onnx, load_onnx
+
+        export_onnx(*load_onnx(source), output)
+    else:
+        from ledpose_ros.learning.trainer import load_checkpoint
+
+        export_checkpoint(load_checkpoint(source), output)
+
+
 def export_precision(model: Path, precision: str, recording: Path | None, output: Path) -> None:
     """Write what a float32 model becomes in another precision."""
     from ledpose_ros.learning.precision import export_float16, export_int8
@@ -74,17 +88,13 @@ def export_precision(model: Path, precision: str, recording: Path | None, output
 def run(args: argparse.Namespace) -> int:
     """Export the checkpoint or the model."""
     is_model = args.source.suffix == ".onnx"
-    if is_model and args.precision == FLOAT32:
-        raise LedposeError(f"{args.source} is exported already: give a checkpoint, or another --precision")
     if (args.precision == INT8) != (args.recording is not None):
         raise LedposeError("--precision int8 needs a --recording, and nothing else does")
     with TemporaryDirectory() as folder:
         model = args.source
-        if not is_model:
-            from ledpose_ros.learning.trainer import load_checkpoint
-
+        if args.precision == FLOAT32 or not is_model:
             model = args.output if args.precision == FLOAT32 else Path(folder) / "model.onnx"
-            export_checkpoint(load_checkpoint(args.source), model)
+            export_float32(args.source, model)
         if args.precision != FLOAT32:
             export_precision(model, args.precision, args.recording, args.output)
     print(f"Wrote {args.output}.")

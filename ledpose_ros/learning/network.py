@@ -27,7 +27,7 @@ SCALES = (0.5, 0.25, 0.125)
 STRIDE = 8
 WINDOW_CELLS = 64
 """Side [samples] of the square window that the fine network sees."""
-MAX_PEAKS = 10
+MAX_PEAKS = 12
 """Peaks of an image at which the network glances."""
 GLANCE_CELLS = 32
 """Side [samples] of the same windows at a glance."""
@@ -182,6 +182,14 @@ class Pyramid(NamedTuple):
 
     full: Tensor  # (B, H, W, 3) uint8, or (B, 3, H, W) in [-1, 1]
     halves: list[Tensor]  # level l = 1, 2, ... (B, 3, H / 2^l, W / 2^l) in [-1, 1]
+    stack: Tensor  # the halves one below the other, beside and between them grey (0), (B, 3, rows, W / 2)
+
+    @classmethod
+    def of(cls, full: Tensor, halves: list[Tensor]) -> Pyramid:
+        """The pyramid of an image and its smaller levels."""
+        width = halves[0].shape[-1]
+        framed = [F.pad(level, (0, width - level.shape[-1], 0, 1)) for level in halves]
+        return cls(full, halves, torch.cat(framed, 2))
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -206,7 +214,7 @@ def halvings(half: Tensor) -> list[Tensor]:
 def image_pyramid(image: Tensor) -> Pyramid:
     """The pyramid of images uint8 (B, H, W, 3)."""
     full = normalise(image)
-    return Pyramid(full, halvings(halve(full)))
+    return Pyramid.of(full, halvings(halve(full)))
 
 
 def window_side(log2_scale: Tensor) -> Tensor:
@@ -238,6 +246,27 @@ def sample_pixels(image: Tensor, points: Tensor) -> Tensor:
     return total.transpose(1, 2)
 
 
+def sample_windows(image: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """Bilinear interpolation of images, as `Pyramid.full`, in windows -> (B, 3, M, cells, cells) in [-1, 1].
+
+    Windows lie along the image's axes: `columns` and `rows` are (B, M, cells) [px].
+    """
+    batch, peaks, cells = columns.shape
+    shape = (batch, peaks, cells, cells)
+
+    def crossed(u: Tensor, v: Tensor) -> Tensor:
+        pair = torch.stack([u[:, :, None].expand(shape), v[..., None].expand(shape)], -1)
+        return pair.view(batch, peaks * cells, cells, 2)
+
+    if image.dtype == torch.uint8:
+        sampled = sample_pixels(image, crossed(columns, rows).flatten(1, 2))
+    else:
+        height, width = image.shape[-2:]
+        grid = crossed((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1)
+        sampled = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
+    return sampled.reshape(batch, 3, peaks, cells, cells)
+
+
 def cut_windows(
     pyramid: Pyramid,
     uv: Tensor,
@@ -251,34 +280,26 @@ def cut_windows(
     (B*M, 3, cells, cells) with `resolution` cells a window: more cells show more around it. Outside the image
     is grey (0). The resolution of a glance spares the full size of the image.
     """
-    batch, peaks = log2_scale.shape
     side = window_side(log2_scale)
     steps = (torch.arange(cells, device=uv.device, dtype=uv.dtype) + 0.5 - cells / 2) / resolution
-    # Windows lie along the image's axes: columns and rows are one vector each, (B, M, cells) [px].
     u, v = (uv[..., axis, None] + side[..., None] * steps for axis in (0, 1))
-    # Pixels per sample decide which two levels to blend, so that far and near peers are equally free of
-    # aliasing.
+    # The level whose pixels are about as large as the samples, so that far and near peers are equally free of
+    # aliasing. To blend two levels takes more time than it gains.
     finest = round(math.log2(WINDOW_CELLS / resolution))
-    level = torch.log2(side / resolution).clamp(finest, len(pyramid.halves))
+    level = torch.log2(side / resolution).round().clamp(finest, len(pyramid.halves))[..., None]
 
-    def crossed(columns: Tensor, rows: Tensor) -> Tensor:
-        """All points of the windows, (B, M * cells, cells, 2)."""
-        shape = (batch, peaks, cells, cells)
-        pair = torch.stack([columns[:, :, None].expand(shape), rows[..., None].expand(shape)], -1)
-        return pair.view(batch, peaks * cells, cells, 2)
-
-    windows = torch.zeros((), device=uv.device)
-    for index, image in list(enumerate([pyramid.full, *pyramid.halves]))[finest:]:
-        if image.dtype == torch.uint8:
-            sampled = sample_pixels(image, crossed(u, v).flatten(1, 2))
-        else:
-            height, width = image.shape[-2:]
-            columns = (2 * u + 1) / (width * 2**index) - 1
-            rows = (2 * v + 1) / (height * 2**index) - 1
-            sampled = F.grid_sample(image, crossed(columns, rows), mode="bilinear", align_corners=False)
-        share = (1 - (level - index).abs()).clamp(min=0)
-        windows = windows + share[:, None, :, None] * sampled.reshape(batch, 3, peaks, cells**2)
-    return windows.transpose(1, 2).reshape(batch * peaks, 3, cells, cells)
+    shrunk = torch.exp2(-level.clamp(min=1))
+    first_row = torch.zeros_like(level)
+    for above, image in enumerate(pyramid.halves[:-1], start=1):
+        first_row = first_row + (level > above).to(level.dtype) * (image.shape[2] + 1)
+    height = (2 * pyramid.halves[0].shape[2] * shrunk).ceil()
+    # No farther than the grey beside the level: beyond it is another one.
+    rows = torch.minimum(((v + 0.5) * shrunk - 0.5).clamp(min=-1), height)
+    windows = sample_windows(pyramid.stack, (u + 0.5) * shrunk - 0.5, first_row + rows)
+    if finest == 0:
+        at_full_size = (level == 0)[:, None, ..., None]
+        windows = torch.where(at_full_size, sample_windows(pyramid.full, u, v), windows)
+    return windows.transpose(1, 2).flatten(0, 1)
 
 
 def moved(uv: Tensor, log2_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,7 +319,7 @@ def shadowed(uv: Tensor, log2_scale: Tensor, presence: Tensor) -> Tensor:
 def worthy(scores: Tensor) -> Tensor:
     """Indices of the best windows (B, M), at least one: as many in each image as any image deserves."""
     scores, order = scores.sort(dim=1, descending=True)
-    count = int((scores > WORTH_A_LOOK).sum(1).max().clamp(min=1).item())
+    count = (scores > WORTH_A_LOOK).sum(1).max().clamp(min=1).item()
     # The exporter cannot know.
     torch._check(count >= 1)
     torch._check(count <= order.shape[1])
@@ -354,18 +375,20 @@ class PeerNetwork(nn.Module):
         total, *sums = local.flatten(2).unbind(1)
         mean_u, mean_v, mean_scale = (values / total.clamp(min=1e-12) for values in sums)
         # One row a picture, one entry a cell on a scale.
-        mass, side = mass.flatten(1), window_side(log2_scale).flatten(1)
+        mass, means = mass.flatten(1), torch.stack([mean_u, mean_v], 1)
         cells = attention.shape[1:]
-        u, v = u.expand(cells).flatten(), v[:, None].expand(cells).flatten()
+        centres = torch.stack([u.expand(cells).flatten(), v[:, None].expand(cells).flatten()])
+        # SAME_PEER times the geometric mean of two windows' sides is the product of these.
+        root, mean_root = (
+            (SAME_PEER * window_side(scale)).sqrt() for scale in (log2_scale.flatten(1), mean_scale)
+        )
         picks = []
         for _ in range(peaks):
             pick = mass.argmax(1, keepdim=True)
             picks.append(pick)
-            reach = SAME_PEER * (window_side(mean_scale.gather(1, pick)) * side).sqrt()
-            reach = reach.clamp(min=STRIDE / SCALES[0])
-            away_u = (u - mean_u.gather(1, pick)).abs() > reach
-            away_v = (v - mean_v.gather(1, pick)).abs() > reach
-            mass = mass * (away_u | away_v)
+            reach = (root * mean_root.gather(1, pick)).clamp(min=STRIDE / SCALES[0])
+            apart = (centres - means.gather(2, pick[:, None].expand(-1, 2, -1))).abs().amax(1)
+            mass = mass * (apart > reach)
         picked = torch.cat(picks, 1)
         uv = torch.stack([mean_u.gather(1, picked), mean_v.gather(1, picked)], -1)
         return uv, mean_scale.gather(1, picked), total.gather(1, picked)

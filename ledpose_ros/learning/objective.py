@@ -346,9 +346,9 @@ class Objective(nn.Module):
             mirrored = augmentation.mirror_images(images, self._some(batch))
             view = augmentation.random_view(batch, self.generator, SHRUNK)
             full, _ = augmentation.join_some(view.cut(normalise(mirrored)), GLANCED_TWO_SHARE, self.generator)
-            clear = Pyramid(full, halvings(halve(full)))
+            clear = Pyramid.of(full, halvings(halve(full)))
             varied = augmentation.vary_colours(full, self.generator)
-            seen = Pyramid(varied, halvings(halve(varied)))
+            seen = Pyramid.of(varied, halvings(halve(varied)))
             maps = network.coarse_maps(seen.halves)
             uv, log2_scale, _ = network.find_peaks(maps.attention(), maps.log2_scale())
             found = network.refine(clear, uv, log2_scale)[:2]

@@ -168,7 +168,7 @@ def estimate_windows(
             if last is not None and beside is not None:
                 for chosen in (indices, beside[indices]):
                     proposals = proposals.joined(last.of(chosen, device))
-            pyramid = Pyramid(data.images_of(indices, device), levels)
+            pyramid = Pyramid.of(data.images_of(indices, device), levels)
             estimate = _refined(network, pyramid, proposals, states)
         uv, log2_scale, *_ = estimate
         away = (peaks_uv - uv[:, None]).abs().amax(2) > AWAY * window_side(log2_scale)[:, None]
@@ -310,7 +310,7 @@ def cut_crops(data: TrainingSet, windows: Windows, seed: tuple[int, ...]) -> Cro
         whole[indices] = ((uv > reach) & (uv < size - 1 - reach)).all(1).float()
         settled = (at_rival | part)[indices, None]
         other_uv[indices] = torch.where(settled, other_uv[indices], anywhere.float())
-        pyramid = Pyramid(images, halvings(normalise(data.halves_of(indices, cpu))))
+        pyramid = Pyramid.of(images, halvings(normalise(data.halves_of(indices, cpu))))
         for crops, uv, log2_scale, cells in (
             (peer, windows.uv, windows.log2_scale, CROP_CELLS),
             (elsewhere, other_uv, other_scale, WINDOW_CELLS),
