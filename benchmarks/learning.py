@@ -32,6 +32,7 @@ from benchmarks.recordings import TEST, leds_in_view, provide
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import COLUMNS, Predictions, score, text_table, truth
 from ledpose_ros.geometry import distance_from_scale, pixel_rays
+from ledpose_ros.learning import network as networks
 from ledpose_ros.learning import objective, trainer, windows
 from ledpose_ros.learning.dataset import TrainingSet, load_recordings
 from ledpose_ros.learning.network import WINDOW_CELLS, PeerNetwork, image_pyramid
@@ -71,8 +72,8 @@ class Method(NamedTuple):
 
     preset: Callable[[float], Preset]
     answer: Callable[[PeerNetwork, torch.Tensor], Answer]
-    changes: tuple[tuple[ModuleType, str, float], ...] = ()
-    """Constants of the trainer that are different: the module, the name, the value."""
+    changes: tuple[tuple[ModuleType, str, Any], ...] = ()
+    """What is different in the trainer: the module, the name, the value."""
 
 
 def preset_cpu(minutes: float) -> Preset:
@@ -94,6 +95,7 @@ METHODS = {
 } | {
     f"{OURS} without {part}": Method(preset_cpu, best_peak, changes)
     for part, changes in {
+        "local contrast": ((networks, "local_contrast", networks.standardise),),
         "dark first": ((trainer, "DARKEST", 1.0),),
         "films": ((windows, "NEXT_PICTURE", 0.0), (windows, "CLIP_NEIGHBOURS", 0)),
         "auxiliary classifier": ((objective, "AUXILIARY_WEIGHT", 0.0),),
@@ -107,6 +109,8 @@ METHODS = {
         "parts elsewhere": ((windows, "PARTS", 0.0),),
         "shrunk pictures": ((objective, "SHRUNK", 0.0),),
         "joined pictures": ((objective, "JOINED_SHARE", 0.0),),
+        "depths alike from all sides": ((windows, "WAVE_DOUBT", 1e12),),
+        "averaged weights": ((trainer, "AVERAGE_SHARE", 0.0),),
     }.items()
 }
 

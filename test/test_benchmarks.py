@@ -14,15 +14,16 @@ from toy import write_toy_recording
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import Predictions
 from ledpose_ros.metrics import Metrics
-from ledpose_ros.model_metadata import shipped_model
+from ledpose_ros.model_metadata import TRAINABLE_MODEL, shipped_model
 from ledpose_ros.recording import Recording
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+import onnx
 import torch
 
-from benchmarks import accuracy, adaptation, bias, learning, loading, recordings
+from benchmarks import accuracy, adaptation, bias, decoder, learning, loading, recordings
 from benchmarks.degradations import DEGRADATIONS
 from ledpose_ros.learning.network import PeerNetwork
 from ledpose_ros.learning.trainer import load_checkpoint
@@ -249,6 +250,21 @@ def test_the_command_measures_a_model_on_recordings_that_are_there(tmp_path, cap
     # The peers that are absent show dark pictures, in which the fake model is less sure.
     assert found["presence"] == 100
     assert (found["recall"], found["precision"]) == (100, 100)
+
+
+def test_a_variant_of_the_decoder_differs_in_its_graph_alone(tmp_path):
+    """A look takes windows from the whole picture and from its smaller levels, a glance from these."""
+    samplings, weights = {}, {}
+    for variant in (decoder.AS_IT_IS, "one look"):
+        path = tmp_path / "variant.onnx"
+        decoder.export_variant(shipped_model(TRAINABLE_MODEL), variant, path)
+        graph = onnx.load(path).graph
+        samplings[variant] = sum(node.op_type == "GridSample" for node in graph.node)
+        weights[variant] = {
+            one.name: one.raw_data for one in graph.initializer if one.name.startswith("fine.")
+        }
+    assert samplings == {decoder.AS_IT_IS: 5, "one look": 3}
+    assert weights[decoder.AS_IT_IS] == weights["one look"] != {}
 
 
 def test_the_mean_under_an_even_attention_is_the_middle_of_the_picture():

@@ -357,9 +357,7 @@ class PeerNetwork(nn.Module):
         v = (torch.arange(height, device=device) + 0.5) * cell - 0.5
         return u, v
 
-    def find_peaks(
-        self, attention: Tensor, log2_scale: Tensor, peaks: int = MAX_PEAKS
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def find_peaks(self, attention: Tensor, log2_scale: Tensor, peaks: int) -> tuple[Tensor, Tensor, Tensor]:
         """The strongest separate peaks of p: uv (B, M, 2), log2 scale (B, M) and mass (B, M).
 
         `attention` and `log2_scale` are (B, S, h, w). A peak is the strongest of its neighbours on its own
@@ -416,7 +414,7 @@ class PeerNetwork(nn.Module):
         pyramid = image_pyramid(image)
         maps = self.coarse_maps(pyramid.halves)
         attention = maps.attention()
-        uv, log2_scale, _ = self.find_peaks(attention, maps.log2_scale())
+        uv, log2_scale, _ = self.find_peaks(attention, maps.log2_scale(), MAX_PEAKS)
         uv, log2_scale, presence = self.aim(pyramid, uv, log2_scale)
         for _ in range(LOOKS):
             best = worthy(presence * (1 - shadowed(uv, log2_scale, presence)))

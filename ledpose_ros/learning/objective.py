@@ -35,6 +35,7 @@ from ledpose_ros.learning.loss import (
 )
 from ledpose_ros.learning.network import (
     GLANCE_CELLS,
+    MAX_PEAKS,
     SCALES,
     STRIDE,
     WINDOW_CELLS,
@@ -350,7 +351,7 @@ class Objective(nn.Module):
             varied = augmentation.vary_colours(full, self.generator)
             seen = Pyramid.of(varied, halvings(halve(varied)))
             maps = network.coarse_maps(seen.halves)
-            uv, log2_scale, _ = network.find_peaks(maps.attention(), maps.log2_scale())
+            uv, log2_scale, _ = network.find_peaks(maps.attention(), maps.log2_scale(), MAX_PEAKS)
             found = network.refine(clear, uv, log2_scale)[:2]
             found_uv, found_log2_scale, look = network.refine(clear, *found)
             # It is found from beside it, too: in other rooms the coarse network errs more.
