@@ -20,6 +20,11 @@ def image_size(info: Any) -> tuple[int, int]:
     return width // max(info.binning_x, 1), height // max(info.binning_y, 1)
 
 
+def whole_width(info: Any) -> int:
+    """Width [px] that the images would have if no region of interest were cut out."""
+    return int(info.width // max(info.binning_x, 1))
+
+
 def image_matrix(info: Any, matrix: np.ndarray) -> np.ndarray:
     """K, or the left part of P (3, 3), of all pixels of the sensor made that of the images."""
     offset = np.array([info.roi.x_offset, info.roi.y_offset]) if _is_cut(info.roi) else np.zeros(2)

@@ -80,6 +80,7 @@ class PeerEstimate:
     distance: float | None = None  # range [m]
     pose: np.ndarray | None = None  # (7,) in the optical frame
     covariance: np.ndarray | None = None  # (6, 6) x y z, rotation about x y z of the optical frame
+    peak: int = 0  # of the `Detections` it was made of
 
 
 class PeerEstimator:
@@ -96,7 +97,10 @@ class PeerEstimator:
         providers: Sequence[str] = ("CPUExecutionProvider",),
         spinning: bool = False,
     ) -> None:
-        path = Path(model_path).expanduser()
+        try:
+            path = Path(model_path).expanduser()
+        except RuntimeError as error:  # of a user who is not there
+            raise LedposeError(f"there is no {model_path}: {error}") from error
         data = read_model(path)
         available = onnxruntime.get_available_providers()
         missing = [provider for provider in providers if provider not in available]
@@ -217,34 +221,45 @@ def locate(
 ) -> list[PeerEstimate]:
     """Peers in the optical frame of the camera whose picture, `width` pixels wide, gave `detections`.
 
-    One without a finite pose is left out. Raises `LedposeError` for a camera that makes no sense, as one with
-    which no peer has a finite pose.
+    One without a finite pose is left out, as where the lens shows nothing. Raises `LedposeError` for a camera
+    with which they would not have any in the middle of the picture either.
     """
     chosen = [m for m in separate_peaks(detections) if detections.confidence[m] >= min_confidence]
     psi = detections.psi
     peers = [
         PeerEstimate(
-            detections.uv[m], float(psi[m]), float(detections.confidence[m]), detections.led_probability[m]
+            detections.uv[m],
+            float(psi[m]),
+            float(detections.confidence[m]),
+            detections.led_probability[m],
+            peak=m,
         )
         for m in chosen
     ]
     if calibration is None:
         return peers
-    camera = K, D, distortion_model
-    points = reference_points(detections.uv, detections.log2_scale, psi, calibration, *camera, width, tilt)
-    uv, distance = project(points, *camera), np.linalg.norm(points, axis=1)
-    poses = upright_poses(points, psi, tilt)
-    spread = covariances(detections, distance, calibration, *camera, tilt)
-    located = [
-        replace(peer, uv=uv[m], distance=float(distance[m]), pose=poses[m], covariance=spread[m])
-        for m, peer in zip(chosen, peers, strict=True)
-        if all(np.isfinite(values[m]).all() for values in (uv, poses, spread))
-    ]
-    if peers and not located:
-        raise LedposeError(
-            f"with K = {K.tolist()} and D = {D.tolist()} there is no finite pose: calibrate the camera again"
-        )
-    return located
+
+    def located(seen: Detections) -> list[PeerEstimate]:
+        camera = K, D, distortion_model
+        points = reference_points(seen.uv, seen.log2_scale, psi, calibration, *camera, width, tilt)
+        uv, distance = project(points, *camera), np.linalg.norm(points, axis=1)
+        poses = upright_poses(points, psi, tilt)
+        spread = covariances(seen, distance, calibration, *camera, tilt)
+        return [
+            replace(peer, uv=uv[m], distance=float(distance[m]), pose=poses[m], covariance=spread[m])
+            for m, peer in zip(chosen, peers, strict=True)
+            if all(np.isfinite(values[m]).all() for values in (uv, poses, spread))
+        ]
+
+    found = located(detections)
+    if peers and not found:
+        middle = np.broadcast_to(np.asarray(K)[:2, 2], detections.uv.shape)
+        if not located(replace(detections, uv=middle)):
+            raise LedposeError(
+                f"with K = {K.tolist()} and D = {D.tolist()} there is no finite pose: "
+                "calibrate the camera again"
+            )
+    return found
 
 
 def reference_points(

@@ -14,7 +14,13 @@ import cv2
 import numpy as np
 import yaml
 
-from ledpose_ros.camera_info import camera_from_info, image_size, projection_matrix, rectified_camera
+from ledpose_ros.camera_info import (
+    camera_from_info,
+    image_size,
+    projection_matrix,
+    rectified_camera,
+    whole_width,
+)
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import Camera, check_camera, pinhole_camera
 from ledpose_ros.images import read_image, rgb_from_message
@@ -43,6 +49,8 @@ class Frame:
     camera: Camera | LedposeError | None = None
     """As the source tells it, for pictures of `camera_size` (width, height), or why it cannot be used."""
     camera_size: tuple[int, int] | None = None
+    whole_width: int | None = None
+    """Of the picture before a region of interest was cut out of it [px]; None if it is whole."""
     frame_id: str = "camera"
 
 
@@ -163,7 +171,8 @@ def _recordings(paths: Sequence[Path], is_rectified: bool) -> Source:
             with recording:
                 for index, stamp in enumerate(recording.image_stamps_ns):
                     decode = partial(recording.image, index)
-                    yield Frame(f"sample {index}{of}", int(stamp), decode, camera, size, info.camera_frame)
+                    name = f"sample {index}{of}"
+                    yield Frame(name, int(stamp), decode, camera, size, frame_id=info.camera_frame)
 
     stamps = np.concatenate([recording.image_stamps_ns for recording in recordings])
     return Source(len(stamps), _rate(stamps), frames())
@@ -179,17 +188,18 @@ def _bag(path: Path, image_topic: str | None, camera_info_topic: str | None, is_
     def frames() -> Iterator[Frame]:
         camera: Camera | LedposeError | None = None
         size: tuple[int, int] | None = None
+        width: int | None = None
         with bag:
             # Pictures may come before the first CameraInfo that can be used.
             for entry in bag.messages(info_topic) if info_topic else ():
-                told, size = _told_camera(entry, is_rectified)
+                told, size, width = _told_camera(entry, is_rectified)
                 camera = told if size else camera or told
                 if size:
                     break
             is_calibrated = camera is not None
             for entry in bag.messages(topic, *([info_topic] if info_topic else [])):
                 if entry.topic == info_topic:
-                    camera, size = _told_camera(entry, is_rectified)
+                    camera, size, width = _told_camera(entry, is_rectified)
                     if camera is None and is_calibrated:
                         camera = LedposeError("its camera_info is not calibrated, as others in the bag are")
                     continue
@@ -200,8 +210,12 @@ def _bag(path: Path, image_topic: str | None, camera_info_topic: str | None, is_
                     yield Frame(name, stamp, partial(_raise, error))
                     continue
                 stamp, frame_id = stamp_ns(message.header.stamp), message.header.frame_id
+                if stamp == 0:
+                    why = LedposeError("its stamp is 0: the camera driver must set it")
+                    yield Frame(f"the image at {entry.receive_stamp_ns}", 0, partial(_raise, why))
+                    continue
                 decode = partial(rgb_from_message, message)
-                yield Frame(f"image at {stamp}", stamp, decode, camera, size, frame_id)
+                yield Frame(f"image at {stamp}", stamp, decode, camera, size, width, frame_id)
 
     first = [entry.receive_stamp_ns for _, entry in zip(range(20), bag.messages(topic), strict=False)]
     return Source(bag.count(topic), _rate(np.array(first)), frames())
@@ -226,15 +240,18 @@ def _info_topic(bag: Bag, image_topic: str, wanted: str | None) -> str | None:
 
 def _told_camera(
     entry: BagMessage, is_rectified: bool
-) -> tuple[Camera | LedposeError | None, tuple[int, int] | None]:
-    """Camera and image size of a CameraInfo, or why it cannot be used; nothing if it is not calibrated."""
+) -> tuple[Camera | LedposeError | None, tuple[int, int] | None, int | None]:
+    """Camera, image size and whole width of a CameraInfo, or why it cannot be used.
+
+    Nothing if it is not calibrated.
+    """
     try:
         message = entry.decode()
         if message.k[0] == 0:  # not calibrated
-            return None, None
-        return camera_from_info(message, is_rectified), image_size(message)
+            return None, None, None
+        return camera_from_info(message, is_rectified), image_size(message), whole_width(message)
     except LedposeError as error:
-        return LedposeError(f"its camera_info cannot be used: {error}"), None
+        return LedposeError(f"its camera_info cannot be used: {error}"), None, None
 
 
 def _raise(error: LedposeError) -> np.ndarray:
@@ -249,10 +266,13 @@ def _video(path: Path) -> Source:
     rate = video.get(cv2.CAP_PROP_FPS) or PICTURE_RATE
 
     def frames() -> Iterator[Frame]:
-        index, read = 0, first
+        index, read, stamp = 0, first, -1
         while read[0]:
+            # Not all videos have a constant rate. Not all tell their times.
+            told = round(video.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+            stamp = told if told > stamp else stamp + round(1e9 / rate)
             decode = partial(cv2.cvtColor, read[1], cv2.COLOR_BGR2RGB)
-            yield Frame(f"frame {index}", round(index / rate * 1e9), decode)
+            yield Frame(f"frame {index}", stamp, decode)
             index, read = index + 1, video.read()
         video.release()
 

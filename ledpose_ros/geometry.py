@@ -31,6 +31,7 @@ _DISTORTION_COEFFICIENTS = {
     "rational_polynomial": (8, 12, 14),
     "equidistant": (0, 4),
 }
+_MOST_STEPS = 60  # halving alone gets so far
 _UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 50, 1e-9)
 # How far [px] from where it came from a ray may be seen: farther off, the lens has no ray for the pixel.
 _SAME_PIXEL = 1.0
@@ -165,7 +166,7 @@ def pixel_rays(uv: np.ndarray, K: np.ndarray, D: np.ndarray, distortion_model: s
     """Unit rays (N, 3) in the optical frame of pixels `uv` (N, 2).
 
     NaN where distortion coefficients that were not fitted so far out fold the picture back: nothing is seen
-    there by any ray. (Equidistant lenses get the last ray before the fold.)
+    there by any ray.
     """
     K, D, distortion_model = check_camera(K, D, distortion_model)
     uv = np.asarray(uv, dtype=np.float64).reshape(-1, 2)
@@ -213,11 +214,20 @@ def _equidistant_rays(uv: np.ndarray, K: np.ndarray, D: np.ndarray) -> np.ndarra
     slope = polynomial.deriv()
     roots = np.asarray(slope.roots(), dtype=np.complex128)
     turns = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
-    # Where a calibration folds back before the image's corners, these get the last ray before the fold.
-    farthest = np.min(turns, initial=np.pi) * (1 - 1e-6)
-    theta = np.minimum(radius, farthest)
-    for _ in range(20):
-        theta = np.clip(theta - (polynomial(theta) - radius) / slope(theta), 0, farthest)
+    # Up to there the radius grows with the angle. Newton's steps may leave the bracket, most of all near the
+    # fold, where the slope ends: then it is halved.
+    low, high = np.zeros_like(radius), np.full_like(radius, np.min(turns, initial=np.pi) * (1 - 1e-6))
+    is_seen = radius <= polynomial(high)
+    theta = np.minimum(radius, high)
+    for _ in range(_MOST_STEPS):
+        excess = polynomial(theta) - radius
+        low, high = np.where(excess < 0, theta, low), np.where(excess < 0, high, theta)
+        step = theta - excess / slope(theta)
+        better = np.where((low < step) & (step < high), step, (low + high) / 2)
+        theta, moved = better, np.abs(better - theta).max()
+        if moved < 1e-12:
+            break
+    theta[~is_seen] = np.nan
     direction = np.divide(xy, radius[:, None], out=np.zeros_like(xy), where=radius[:, None] > 0)
     return np.column_stack([direction * np.sin(theta)[:, None], np.cos(theta)])
 

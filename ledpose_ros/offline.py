@@ -69,7 +69,7 @@ def open_sinks(
                 raise LedposeError(f"what should {path} be: its name must end in .csv, .mp4 or .mcap")
             if path.exists():
                 raise LedposeError(f"{path} exists already: remove it, or give another name")
-        if len(set(paths)) < len(paths):
+        if len({path.resolve() for path in paths}) < len(paths):
             raise LedposeError("the same output is given twice: give each another name")
         parts = {path: path.with_suffix(f".part{path.suffix}") for path in paths if path.suffix != ".mcap"}
         for path, part in parts.items():
@@ -146,9 +146,14 @@ class VideoSink:
         if self._video is None:
             self._size = (width, height)
             codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(self._path), codec, self._rate, self._size)
+            # MPEG-4 counts time in at most 65,535 parts of a second, OpenCV in thousandths of a picture.
+            rate = self._rate if self._rate < 60 else round(self._rate)
+            self._video = cv2.VideoWriter(str(self._path), codec, rate, self._size)
             if not self._video.isOpened():
-                raise LedposeError(f"cannot write the video {self._path}: is its folder there?")
+                why = f"OpenCV makes none of {width}x{height} at {rate:g} Hz"
+                if not self._path.parent.is_dir():
+                    why = f"there is no folder {self._path.parent}"
+                raise LedposeError(f"cannot write the video {self._path}: {why}")
         if (width, height) != self._size:
             self.left_out += 1
             return

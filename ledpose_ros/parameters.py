@@ -284,7 +284,7 @@ ESTIMATOR: tuple[Parameter, ...] = (
     Parameter(
         "peers",
         [""],
-        "Namespaces, as ../NAME, in which peers publish led_states: LEDs tell who is who. None if empty.",
+        "Namespaces, as ../NAME, in which peers publish led_states: LEDs tell who is who. [''] is none.",
     ),
     LED_GUARD,
     LED_MAX_AGE,

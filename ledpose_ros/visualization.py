@@ -79,19 +79,19 @@ def draw_estimates(
 
     Tinted where the network looks. Corners of a square show the scale it found: the window around each place
     where it settled, in proportion to the apparent size. Thin and pale, with a small x and the confidence,
-    where that was too low for a peer. For each peer a cross at the image position; where the pose is known, a
-    box of `peer_size` (length, width, height) with its heading and the LEDs as dots; beside it what a reader
-    wants to know. `note` goes to the bottom.
+    where that was too low for a peer, or where the lens shows nothing. For each peer a cross at the image
+    position; where the pose is known, a box of `peer_size` (length, width, height) with its heading and the
+    LEDs as dots; beside it what a reader wants to know. `note` goes to the bottom.
     """
     drawing = _Drawing(draw_attention(rgb, detections.attention))
     if note:
         drawing.label(note, _WHITE, drawing.padding, drawing.height)
-    peaks = separate_peaks(detections)
-    for m in peaks[len(peers) :]:
-        if detections.confidence[m] >= _FAINT:
+    shown = {peer.peak for peer in peers}
+    for m in separate_peaks(detections):
+        if m not in shown and detections.confidence[m] >= _FAINT:
             drawing.rejected(detections.uv[m], detections.window_side[m], detections.confidence[m])
     colours = [_BEST_COLOUR if rank == 0 else _OTHER_COLOUR for rank in range(len(peers))]
-    places = [(detections.uv[m], detections.window_side[m]) for m in peaks[: len(peers)]]
+    places = [(detections.uv[peer.peak], detections.window_side[peer.peak]) for peer in peers]
     for peer, (seen_at, side), colour in zip(peers, places, colours, strict=True):
         drawing.corners(seen_at, side, colour, drawing.thin)
         if peer.pose is not None:

@@ -192,6 +192,20 @@ def test_a_peer_without_a_finite_pose_is_left_out(estimator):
     assert [peer.confidence for peer in found] == pytest.approx([1.0])
 
 
+def test_a_lone_peer_where_the_lens_shows_nothing_is_left_out(estimator):
+    """Of a lens whose distortion, fitted to the middle, folds the corners back."""
+    folding = (
+        np.array([[250.0, 0, 320], [0, 250.0, 180], [0, 0, 1]]),
+        np.array([-0.35, 0, 0, 0, 0]),
+        "plumb_bob",
+    )
+    seen = estimator.detect(WHITE)
+    corner = dataclasses.replace(seen, uv=np.tile([40.0, 60.0], (2, 1)))
+    assert locate(corner, CALIBRATION, *folding, 640) == []
+    beside = dataclasses.replace(seen, uv=np.array([[40.0, 60.0], [320.0, 180.0]]))
+    assert [peer.peak for peer in locate(beside, CALIBRATION, *folding, 640)] == [1]
+
+
 @pytest.mark.parametrize(
     ("picture", "words"),
     [
@@ -217,6 +231,7 @@ def test_unusable_models_are_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "missing.onnx")
     assert "cannot be read: Is a directory" in refusal(tmp_path)
     assert "cannot be read: File name too long" in refusal(tmp_path / ("x" * 300))
+    assert "there is no ~nobody_of_this_name/model.onnx" in refusal("~nobody_of_this_name/model.onnx")
 
     garbage = tmp_path / "garbage.onnx"
     garbage.write_bytes(b"not a model at all")

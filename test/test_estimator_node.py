@@ -264,6 +264,15 @@ def test_missing_model_leaves_the_node_waiting(camera, domain, tmp_path):
         camera.client.wait_until(
             lambda: not any(topic.get_subscription_count() for topic in topics), what="no subscription"
         )
+        # What the camera was, it need not be any more.
+        camera.info, refused = None, "no camera_info"
+        enabled = camera.client.call(SetBool, "estimator/enable", SetBool.Request(data=True))
+        assert "once the node is active: it is inactive" in enabled.message
+        assert change(Transition.TRANSITION_ACTIVATE)
+        camera.wait_for_estimator()
+        camera.show_until_refused(WHITE, refused)
+
+        assert change(Transition.TRANSITION_DEACTIVATE)
         assert change(Transition.TRANSITION_CLEANUP)
         state = camera.client.call(GetState, "estimator/get_state").current_state
         assert state.id == State.PRIMARY_STATE_UNCONFIGURED
@@ -582,6 +591,8 @@ def test_parameters_are_declared_as_in_the_table(client, domain, model, tmp_path
                 low, high = ranges[0].from_value, ranges[0].to_value
                 assert each.minimum in (low, None) and each.maximum in (high, None)
             assert all(choice in declared.additional_constraints for choice in each.choices or ())
+            if each.type_name.endswith("_array"):
+                assert each.allowed in declared.additional_constraints
 
 
 def test_compressed_images(domain, model, tmp_path):

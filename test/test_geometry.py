@@ -158,7 +158,7 @@ def test_equidistant_sees_sideways():
     assert rays == pytest.approx(np.array([[1.0, 0, 0], [0, 0, 1.0]]), abs=1e-9)
 
 
-def test_corners_that_a_fisheye_calibration_does_not_reach_have_its_last_ray():
+def test_corners_that_a_fisheye_calibration_does_not_reach_have_no_ray():
     # theta - theta^3 / 3 grows up to 2 / 3 at 1 rad, 267 px, and falls from there; at 0.5 rad it is 11 / 24.
     folding = K, np.array([-1 / 3, 0, 0, 0]), "equidistant"
     uv = CENTRE + np.array(
@@ -166,8 +166,21 @@ def test_corners_that_a_fisheye_calibration_does_not_reach_have_its_last_ray():
     )
     rays = pixel_rays(uv, *folding)
     angles = np.arctan2(np.linalg.norm(rays[:, :2], axis=1), rays[:, 2])
-    assert angles == pytest.approx([0.5, 0.95, 1, 1, 1], abs=1e-3)
-    assert rays[2:, :2] / math.sin(1) == pytest.approx(np.array([[1, 0], [0, 1], [-1, 0]]), abs=1e-3)
+    assert angles == pytest.approx([0.5, 0.95, math.nan, math.nan, math.nan], abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "D", [[0.4, -0.15, 0, 0], [0.394, -0.0517, -0.012, 0], [-0.3, 0.9, -0.8, 0.2], [0.1, 0.2, 0.3, 0.4]]
+)
+def test_fisheye_rays_are_those_that_are_seen_there_up_to_the_fold(D):
+    """Most of all where the image radius grows faster than the angle, and stops growing farther out."""
+    theta = np.linspace(0, 3.1, 400)
+    radius = theta + D[0] * theta**3 + D[1] * theta**5 + D[2] * theta**7 + D[3] * theta**9
+    grows = np.diff(radius) > 1e-4
+    theta = theta[: len(theta) if grows.all() else int(np.argmin(grows))]
+    seen = np.column_stack([np.sin(theta), np.zeros_like(theta), np.cos(theta)])
+    camera = K, np.array(D, float), "equidistant"
+    np.testing.assert_allclose(pixel_rays(project(seen, *camera), *camera), seen, atol=1e-6)
 
 
 def test_pixels_that_a_distortion_folds_back_have_no_ray():

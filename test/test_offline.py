@@ -13,13 +13,14 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from blinking import CAMERA_TOPIC, IMAGE_TOPIC, SECOND, SIDE, blink, camera_info, write_bag
+from blinking import CAMERA_TOPIC, IMAGE_TOPIC, SECOND, SIDE, blink, camera_info, message, write_bag
 from fake_model import LED_PROBABILITY, METADATA, write_fake_model
 from test_evaluation import FOCAL, HEIGHT, WHITE, WIDTH, straight_ahead, write_picture, write_recording
 
 from ledpose_ros.bags import Bag, BagWriter
 from ledpose_ros.cli import main
 from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.frames import open_source
 from ledpose_ros.geometry import pinhole_camera
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import stamp_ns
@@ -43,8 +44,8 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_video(path: Path, pictures: list[np.ndarray], rate: float = 20.0) -> Path:
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (WIDTH, HEIGHT))
+def write_video(path: Path, pictures: list[np.ndarray], rate: float = 20.0, codec: str = "mp4v") -> Path:
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, (WIDTH, HEIGHT))
     for picture in pictures:
         video.write(picture)
     video.release()
@@ -133,6 +134,86 @@ def test_video_in_and_video_out(model, tmp_path):
         [frame[rows].std() > 5 for frame in frames] for rows in (np.s_[60:120, 100:], np.s_[:40, :60])
     ]
     assert (middle, aside) == ([True, False, True], [True, True, True])
+
+
+@pytest.mark.parametrize(
+    ("times", "stamps"),
+    [
+        ([0, 100, 200, 700, 1200], [0, 100, 200, 700, 1200]),
+        ([0, 0, 0, 0, 0], [0, 50, 100, 150, 200]),
+        ([400, 500, 40, 600, 700], [400, 500, 550, 600, 700]),
+    ],
+    ids=["of no constant rate", "that does not tell its times", "that goes back"],
+)
+def test_stamps_of_a_video(tmp_path, monkeypatch, times, stamps):
+    class Video:
+        """One whose pictures have these times [ms]: OpenCV reads such files, and writes none."""
+
+        def __init__(self, path, open_video=cv2.VideoCapture):
+            self.video, self.shown = open_video(path), -1
+
+        def read(self):
+            self.shown += 1
+            return self.video.read()
+
+        def get(self, what):
+            return float(times[self.shown]) if what == cv2.CAP_PROP_POS_MSEC else self.video.get(what)
+
+        def release(self):
+            self.video.release()
+
+    path = write_video(tmp_path / "in.mp4", [WHITE] * 5)
+    monkeypatch.setattr(cv2, "VideoCapture", Video)
+    assert [frame.stamp_ns // 10**6 for frame in open_source([path]).frames] == stamps
+
+
+@pytest.mark.parametrize("rate", [29.97, 59.94, 66.667, 74.993, 90.143, 119.88])
+def test_videos_of_any_rate_are_written(model, tmp_path, rate):
+    video = write_video(tmp_path / "in.avi", [WHITE] * 3, rate, "MJPG")
+    out = tmp_path / "out.mp4"
+    assert estimate(model, [video], out) == 0
+    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FPS) == pytest.approx(rate, abs=0.5)
+
+
+def test_a_picture_of_a_bag_without_stamp_is_left_out_as_by_the_node(model, tmp_path, capsys):
+    blinking = blink(5)
+    image = message(
+        "sensor_msgs/msg/Image",
+        0,
+        height=SIDE,
+        width=SIDE,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=3 * SIDE,
+        data=np.zeros(3 * SIDE**2, np.uint8),
+    )
+    write_bag(tmp_path / "bag", blinking, 0, more=[(int(blinking.images_ns[2]), IMAGE_TOPIC, image)])
+    words = ["--image-topic", IMAGE_TOPIC, "--min-confidence", "0"]
+    assert estimate(model, [tmp_path / "bag"], tmp_path / "out.csv", *words) == 0
+    out = capsys.readouterr().out
+    assert "is left out: its stamp is 0" in out and "1 more could not be used" in out
+
+
+def test_a_region_of_interest_changes_no_distance(model, tmp_path):
+    """Not even where the calibration knows but the width of its pictures: nothing is larger in a region."""
+    unknown = dataclasses.replace(CALIBRATION, focal_length=None)
+    write_fake_model(model, dataclasses.replace(METADATA, calibration=unknown))
+    distances = []
+    for name, cut in (("whole", False), ("region", True)):
+        told = camera_info(0, width=2 * SIDE if cut else SIDE)
+        told.k[0] = told.k[4] = 50.0
+        if cut:
+            told.height = 2 * SIDE
+            told.roi.width = told.roi.height = SIDE
+        write_bag(tmp_path / name, blink(5), 0, camera=told)
+        out = tmp_path / f"{name}.csv"
+        assert (
+            estimate(model, [tmp_path / name], out, "--image-topic", IMAGE_TOPIC, "--min-confidence", "0")
+            == 0
+        )
+        distances.append(float(rows_of(out)[0]["z"]))
+    # A sensor of twice as many pixels of the same lens: each object is twice as large on it.
+    assert distances[1] == pytest.approx(2 * distances[0])
 
 
 def test_bag_in_and_bag_out(model, tmp_path):
@@ -450,6 +531,9 @@ def test_outputs_are_checked_before_anything_is_written(model, tmp_path, capsys)
     picture = write_picture(tmp_path / "picture.png")
     assert estimate(model, [picture], tmp_path / "out.csv", "-o", str(tmp_path / "out.odd")) == 2
     assert estimate(model, [picture], tmp_path / "out.csv", "-o", str(tmp_path / "out.csv")) == 2
+    assert "the same output is given twice" in capsys.readouterr().err
+    (tmp_path / "sub").mkdir()
+    assert estimate(model, [picture], tmp_path / "out.csv", "-o", str(tmp_path / "sub/../out.csv")) == 2
     assert "the same output is given twice" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
 

@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ def peaks(*found: tuple[float, float, float, float]) -> Detections:
 def draw(*peers: PeerEstimate, more: Sequence[tuple[float, float, float, float]] = ()) -> np.ndarray:
     """Peers as of peaks with small windows, and `more` peaks that are none."""
     seen = peaks(*((*one.uv, 20.0, one.confidence) for one in peers), *more)
+    peers = tuple(replace(one, peak=rank) for rank, one in enumerate(peers))
     return draw_estimates(GREY, seen, peers, DEFAULT_LED_DIRECTIONS, PINHOLE, SIZE)
 
 
@@ -114,6 +116,16 @@ def test_captions_keep_away_from_each_other():
     alone = green(draw(peer(160, 120, None)))
     assert alone.sum() > 50
     assert (green(draw(peer(160, 120, None), peer(175, 120, None))) == alone).all()
+
+
+def test_a_surer_place_without_a_pose_is_not_taken_for_the_peer():
+    """As one in a corner that the lens's distortion folds back."""
+    seen = peaks((20, 20, 20, 0.95), (160, 120, 20, 0.9))
+    of_it = replace(peer(160, 120, 1.0), peak=1)
+    drawn = draw_estimates(GREY, seen, [of_it], DEFAULT_LED_DIRECTIONS, PINHOLE, SIZE)
+    alone = draw(of_it)
+    near = (slice(60, 240), slice(80, 320))
+    assert (drawn[near] == alone[near]).all() and (drawn[:60, :60] != GREY[:60, :60]).any()
 
 
 def test_drawing_does_not_touch_the_original():

@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> None:
                 height, width, _ = rgb.shape
                 camera = camera_for(frame, (width, height), given, args.focal_length, calibration)
                 seen = estimator.detect(rgb)
-                peers = locate(seen, calibration, *camera, width, args.min_confidence, tilt)
+                whole = frame.whole_width or width
+                peers = locate(seen, calibration, *camera, whole, args.min_confidence, tilt)
             except LedposeError as error:
                 refusals.count("unusable", f"{frame.name} is left out: {error}")
                 continue

@@ -97,9 +97,12 @@ def declare_parameters(
 
 def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     """What `ros2 param describe` shows; `Parameter.check` enforces the same and more."""
+    constraints = f"one of: {parameter.allowed}" if parameter.choices else ""
+    if parameter.allowed and parameter.type_name.endswith("_array"):
+        constraints = f"each {parameter.allowed}"  # ROS has ranges for numbers alone
     descriptor = ParameterDescriptor(
         description=parameter.description,
-        additional_constraints=f"one of: {parameter.allowed}" if parameter.choices else "",
+        additional_constraints=constraints,
         read_only=parameter.read_only,
     )
     low, high = parameter.minimum, parameter.maximum

@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from ledpose_ros.camera_info import camera_from_info, image_size
+from ledpose_ros.camera_info import camera_from_info, image_size, whole_width
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimate, PeerEstimator, locate
 from ledpose_ros.floor import at_base, stand_on_floor
@@ -330,6 +330,8 @@ class EstimatorNode(LifecycleNode):
         if self._worker is not None:
             self._worker.join()
             self._worker = None
+        # Another camera may be there when it goes on.
+        self._camera_info, self._known_camera = None, ()
         self._meet_demand()
 
     # --- who listens ----------------------------------------------------------------------------------------
@@ -405,6 +407,8 @@ class EstimatorNode(LifecycleNode):
         self._meet_demand()
         response.success = True
         response.message = "images are answered" if request.data else "images are ignored"
+        if request.data and self._state != "active":
+            response.message = f"images are answered once the node is active: it is {self._state}"
         return response
 
     # --- worker thread --------------------------------------------------------------------------------------
@@ -432,14 +436,14 @@ class EstimatorNode(LifecycleNode):
         self._check_stamp(header)
         times = [time.perf_counter()]
         rgb = rgb_from_message(message)
-        camera = self._camera_of(rgb)
+        camera, width = self._camera_of(rgb)
         mount = self._mount(header)
         times.append(time.perf_counter())
         detections = self._estimator.detect(rgb)
         times.append(time.perf_counter())
         try:
             peers = locate(
-                detections, metadata.calibration, *camera, rgb.shape[1], settings.min_confidence, mount[3:]
+                detections, metadata.calibration, *camera, width, settings.min_confidence, mount[3:]
             )
         except LedposeError as error:
             raise Refusal("unusable camera_info", str(error)) from error
@@ -503,8 +507,8 @@ class EstimatorNode(LifecycleNode):
                 "check the clocks, or use_sim_time if it comes from a simulator or a bag",
             )
 
-    def _camera_of(self, rgb: np.ndarray) -> Camera:
-        """The camera of an image, from the newest camera_info."""
+    def _camera_of(self, rgb: np.ndarray) -> tuple[Camera, int]:
+        """The camera of an image and its whole width, from the newest camera_info."""
         info = self._camera_info
         if info is None:
             raise Refusal(
@@ -521,7 +525,7 @@ class EstimatorNode(LifecycleNode):
                 "camera_info is for {}x{}, but the image is ".format(*told) + f"{width}x{height}: "
                 "publish the camera_info of this resolution",
             )
-        return camera
+        return camera, whole_width(info)
 
     def _note_camera(self, camera: Camera, rgb: np.ndarray) -> None:
         """Count a usable camera that is another one than before."""
