@@ -65,9 +65,6 @@ CLIP = (0.3, 0.5, 0.4)
 deviations. Pictures that are not a film have nothing near them and stay as they are."""
 NEXT_PICTURE = 0.5
 """Seconds within which a peer has hardly moved: the picture before or after tells where it may be."""
-NEAR = 6.0
-"""Square of how far apart, in units of CLIP, two pictures of a film may be. Those farther apart are not taken
-for one, whatever their stamps say."""
 CLIP_NEIGHBOURS = 8
 """Pictures before and after that are looked at for it."""
 SURE_BEARING = 0.5
@@ -182,12 +179,10 @@ def estimate_windows(
     return _on_floor(windows, data) if data.level else windows
 
 
-def _surer_neighbours(
-    windows: Windows, data: TrainingSet, within: float = float("inf"), trust: float = 0.0
-) -> NDArray[np.int64]:
+def _surer_neighbours(windows: Windows, data: TrainingSet, trust: float = 0.0) -> NDArray[np.int64]:
     """For each image (N,) the one before or after whose window is surer; itself where there is none.
 
-    `within` and `trust` are the largest distance, as of `_apart`, and the least trust of windows that count.
+    Windows of less than this `trust` do not count.
     """
     here = np.arange(len(data))
     best, best_trust = here.copy(), np.full(len(data), -1.0)
@@ -198,7 +193,6 @@ def _surer_neighbours(
             (there != here)
             & (data.recording[there] == data.recording)
             & (np.abs(data.seconds[there] - data.seconds) < NEXT_PICTURE)
-            & (_apart(windows, data, here, there).numpy() < within)
             & (trust_there >= trust)
             & (trust_there > best_trust)
         )
@@ -207,8 +201,11 @@ def _surer_neighbours(
 
 
 def film_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
-    """For each image (N,) the one beside it in a film, itself where none with a trusted window near by is."""
-    return _surer_neighbours(windows, data, NEAR, TRUSTED)
+    """For each image (N,) the one taken before or after it, itself where none with a trusted window is.
+
+    Even where the robot is not where it was, as in pictures that are no film, both show it in the same light.
+    """
+    return _surer_neighbours(windows, data, TRUSTED)
 
 
 def _apart(windows: Windows, data: TrainingSet, one: NDArray[np.int64], other: NDArray[np.int64]) -> Tensor:
