@@ -135,16 +135,16 @@ def calibrate(
     setup = setup or Setup()
     known = known or estimator.metadata.calibration
     sightings: list[_Sighting] = []
-    width: int | None = None
+    size: tuple[int, int] | None = None
     best_confidence = 0.0
     for picture in pictures:
-        _check(picture, width, setup)
-        width = picture.rgb.shape[1]
+        _check(picture, size, setup)
+        size = picture.rgb.shape[1], picture.rgb.shape[0]
         sighting, confidence = _look_at(estimator, picture, setup)
         best_confidence = max(best_confidence, confidence)
         if confidence >= MIN_CONFIDENCE:
             sightings.append(sighting)
-    if width is None:
+    if size is None:
         raise LedposeError("there is no picture to calibrate on: give --image and --distance, or --recording")
     if not sightings:
         raise LedposeError(
@@ -170,7 +170,7 @@ def calibrate(
         c=float(np.median(constants)),
         images=len(used),
         residual=_residual(used, constants, parameters=1 + fitted),
-        width=width,
+        width=size[0],
         focal_length=None if setup.camera is None else float(setup.camera.K[0, 0]),
         rejected=len(outliers),
         offset=offset,
@@ -217,15 +217,16 @@ def _look_at(estimator: PeerEstimator, picture: Picture, setup: Setup) -> tuple[
     return sighting, float(seen.confidence[0])
 
 
-def _check(picture: Picture, width: int | None, setup: Setup) -> None:
-    """Raise `LedposeError` for a picture that cannot be used beside others of this width [px]."""
+def _check(picture: Picture, size: tuple[int, int] | None, setup: Setup) -> None:
+    """Raise `LedposeError` for a picture that cannot be used beside others of this size (width, height)."""
     name, distance, camera_height = picture.name, picture.distance, setup.camera_height
     picture_height, picture_width = picture.rgb.shape[:2]
     if not (np.isfinite(distance) and distance > 0):
         raise LedposeError(f"the distance of {name} is {distance}: give the measured range in metres")
-    if width not in (None, picture_width):
+    if size not in (None, (picture_width, picture_height)):
         raise LedposeError(
-            f"{name} is {picture_width} px wide, the pictures before it {width}: use one camera setting"
+            "{} is {}x{}, the pictures before it {}x{}: ".format(name, picture_width, picture_height, *size)
+            + "use one camera setting"
         )
     if camera_height is not None and not abs(camera_height) < distance:
         raise LedposeError(

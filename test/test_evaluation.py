@@ -202,6 +202,15 @@ def test_the_range_to_a_reference_beside_the_centre_is_more_than_its_depth(tmp_p
         ([], "either --image"),
         (["--image", "{white}", "--distance", "-1"], "measured range"),
         (["--image", "{black}", "--distance", "1"], "no peer is found"),
+        (
+            ["--image", "{white}", "--distance", "1", "--image", "{tall}", "--distance", "1"],
+            "{tall} is 320x200, the pictures before it 320x180",
+        ),
+        (["--truth", "none.h5", "--distance", "1"], "--truth alone changes uncertainties"),
+        (
+            ["--recording", "none.h5", "--distance", "1", "--focal-length", "9"],
+            "recordings tell their camera",
+        ),
     ],
 )
 def test_a_calibration_that_cannot_work_is_one_sentence(tmp_path, capsys, arguments, words):
@@ -209,6 +218,7 @@ def test_a_calibration_that_cannot_work_is_one_sentence(tmp_path, capsys, argume
     names = {
         "white": write_picture(tmp_path / "white.png"),
         "black": write_picture(tmp_path / "black.png", 0 * WHITE),
+        "tall": write_picture(tmp_path / "tall.png", np.vstack([WHITE, WHITE[:20]])),
     }
     assert main(["calibrate", str(model), *(argument.format(**names) for argument in arguments)]) == 2
     assert words.format(**names) in capsys.readouterr().err

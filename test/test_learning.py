@@ -550,6 +550,7 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys):
     assert main(["train", str(recording), "-o", str(run), "--steps", "2"]) == 0
     out = capsys.readouterr().out
     assert out.index("warning: 50 samples are few") < out.index("Training on 50 images")
+    assert "too few for the network for glances, which needs 800" in out
     assert f"Wrote {run / 'report.html'}" in out and (run / "report.html").is_file()
     estimator = PeerEstimator(run / "model.onnx")
     assert estimator.metadata.calibration is None
@@ -564,6 +565,8 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys):
         (["-o", str(again / "2"), "--seed", "-1"], "--seed -1: at least 0 is needed"),
         (["-o", str(again / "2"), "--device", "foo"], "--device foo cannot be used"),
         (["-o", str(tmp_path / "file")], "File exists"),
+        (["-o", str(again / "2"), "--preset", "glance"], "preset glance goes on from a model: add --init"),
+        (["-o", str(again / "2"), "--resume"], "there is nothing to resume"),
     ):
         assert main(["train", str(recording), "--steps", "1", *options]) == 2
         error = capsys.readouterr().err

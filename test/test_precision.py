@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy import write_toy_recording
 
 pytest.importorskip("torch")
 pytest.importorskip("mujoco")
@@ -79,6 +80,22 @@ def test_a_model_exported_again_is_the_same(recording, tmp_path, capfd):
 def test_what_cannot_be_exported_is_said(tmp_path, arguments, sentence, capsys):
     assert main(["export", str(EXACT), "-o", str(tmp_path / "other.onnx"), *arguments]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "mine.part").write_text("of somebody else")
+    for name, reason in (("folder", "Is a directory"), ("missing/mine.onnx", "No such file")):
+        assert main(["export", str(EXACT), "-o", str(tmp_path / name)]) == 2
+        assert f"cannot write {tmp_path / name}: {reason}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mine.part"]
+
+
+def test_8_bits_need_pictures(tmp_path, capsys):
+    write_toy_recording(tmp_path / "empty.h5", 0)
+    words = ["--precision", INT8, "--recording", str(tmp_path / "empty.h5")]
+    assert main(["export", str(EXACT), "-o", str(tmp_path / "int8.onnx"), *words]) == 2
+    assert "holds 0 pictures" in capsys.readouterr().err
 
 
 def test_the_default_model_is_the_trainable_one_in_8_bits():

@@ -95,6 +95,17 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.learning.export import save_model
 
     estimator = PeerEstimator(args.model)
+    given = args.like, args.focal_length, args.camera_height, args.reference, args.distance, args.ahead
+    if (
+        args.truth
+        and not (args.image or args.recording)
+        and any(one not in (None, [], False) for one in given)
+    ):
+        raise LedposeError(
+            "--truth alone changes uncertainties, not the calibration: add --image or --recording"
+        )
+    if args.recording and args.focal_length is not None:
+        raise LedposeError("recordings tell their camera: --focal-length is for --image")
     if args.image or args.recording or not args.truth:
         _calibrate(estimator, args)
     if args.truth:
@@ -189,7 +200,9 @@ def _recorded(args: argparse.Namespace, files: ExitStack) -> tuple[Iterable[Pict
     recordings = [files.enter_context(Recording(path)) for path in args.recording]
     first = recordings[0].info
     for recording in recordings[1:]:
-        if not np.array_equal(recording.info.K, first.K):
+        info = recording.info
+        same = [np.array_equal(getattr(info, name), getattr(first, name)) for name in ("K", "D")]
+        if not all(same) or info.distortion_model != first.distortion_model:
             raise LedposeError(
                 f"{recording.path} and {recordings[0].path} were taken with different cameras: calibrate on "
                 "one camera, the model knows what that means for others"

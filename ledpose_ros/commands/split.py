@@ -32,6 +32,12 @@ def run(args: argparse.Namespace) -> None:
     shares = np.array(args.shares or [1.0] * len(args.output))
     if len(shares) != len(args.output) or not (np.isfinite(shares) & (shares > 0)).all():
         raise LedposeError(f"--shares needs {len(args.output)} numbers above 0, one for each output")
+    # All of them before one is written.
+    for path in args.output:
+        if path.suffix != ".h5":
+            raise LedposeError(f"a recording's name ends in .h5: '{path.name}' does not")
+        if path.exists():
+            raise LedposeError(f"{path} exists already: remove it, or give another name")
     with Recording(args.recording) as recording:
         ends = np.round(np.cumsum(shares) / shares.sum() * len(recording)).astype(int)
         begins = [0, *ends[:-1]]

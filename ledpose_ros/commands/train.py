@@ -27,6 +27,10 @@ LED_DIRECTION_TOLERANCE = np.pi / 4
 """[rad] Training adapts to LEDs that look a little elsewhere than the model's, not to other sides."""
 
 
+FURTHER = ("tune", "adapt", "glance")
+"""Presets that make a model better, and nothing of random weights."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ledpose train`."""
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="HDF5 recording")
@@ -74,6 +78,11 @@ def check_recordings(paths: Sequence[Path], from_nothing: bool) -> None:
 
 def check_same_leds(model: Path, metadata: ModelMetadata, data: TrainingSet) -> None:
     """LedposeError where a model and recordings have other LEDs, or LEDs that look elsewhere."""
+    if sorted(metadata.led_names) == sorted(data.led_names) and metadata.led_names != data.led_names:
+        raise LedposeError(
+            f"{model} has the LEDs in the order {', '.join(metadata.led_names)}, the recordings in the order "
+            f"{', '.join(data.led_names)}: record in that of the model, or train without --init"
+        )
     if metadata.led_names != data.led_names:
         raise LedposeError(
             f"{model} knows the LEDs {', '.join(metadata.led_names)}, the recordings have "
@@ -96,11 +105,19 @@ def run(args: argparse.Namespace) -> int:
     from ledpose_ros.learning.distributed import processes
     from ledpose_ros.learning.export import load_onnx
     from ledpose_ros.learning.report import write_report
-    from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, Trainer, load_checkpoint
+    from ledpose_ros.learning.trainer import (
+        CHECKPOINT_NAME,
+        LEAST_GLANCES,
+        PRESETS,
+        Trainer,
+        load_checkpoint,
+    )
 
     name = args.preset or ("adapt" if args.init else "cpu")
     if name not in PRESETS:
         raise LedposeError(f"there is no preset {name}: choose one of {', '.join(PRESETS)}")
+    if name in FURTHER and not (args.init or args.resume):
+        raise LedposeError(f"preset {name} goes on from a model: add --init MODEL, or train by preset cpu")
     preset = PRESETS[name]
     if args.steps is not None:
         if args.steps < 1:
@@ -114,6 +131,10 @@ def run(args: argparse.Namespace) -> int:
             f"{checkpoint} exists: add --resume to continue that run or choose another directory"
         )
     if args.resume:
+        if not checkpoint.exists():
+            raise LedposeError(
+                f"{checkpoint} does not exist: there is nothing to resume, start without --resume"
+            )
         load_checkpoint(checkpoint)  # or say why not, before all recordings are decoded
     with processes(args.device) as (group, device):
         if group.first:
@@ -132,6 +153,11 @@ def run(args: argparse.Namespace) -> int:
         images = sum(group.gather(len(data)))
         if group.first:
             print(f"Training on {images} images, preset {name}.")
+            if not trainer.will_glance:
+                print(
+                    f"{preset.steps - preset.labelled_steps} steps are too few for the network for glances, "
+                    f"which needs {LEAST_GLANCES}: the fine network will glance, and take longer."
+                )
         finished = trainer.run()
         if not group.first:
             return 0

@@ -148,6 +148,10 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     onnx.checker.check_model(model)
     properties = {p.key: p.value for p in model.metadata_props}
     onnx.helper.set_model_props(model, properties | {DIGEST_KEY: json.dumps(NO_DIGEST)})
-    partial = path.with_suffix(".part")
-    partial.write_bytes(signed(model.SerializeToString()))
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        partial.write_bytes(signed(model.SerializeToString()))
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise LedposeError(f"cannot write {path}: {error.strerror}") from error

@@ -45,6 +45,12 @@ def export_float16(model: Path, output: Path) -> None:
 
 def export_int8(model: Path, recording: Recording, output: Path) -> None:
     """Write the model with 8 bits but in EXACT layers, of the ranges that the pictures need."""
+    smallest = PeerEstimator(model).min_image_side
+    if not len(recording) or min(recording.info.width, recording.info.height) < smallest:
+        raise LedposeError(
+            f"{recording.path} holds {len(recording)} pictures of {recording.info.width}x"
+            f"{recording.info.height}: some of at least {smallest} pixels on each side are needed"
+        )
     exact = _optimised(model)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"

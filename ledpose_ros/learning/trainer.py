@@ -145,9 +145,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise LedposeError(
-            f"{path} does not exist: there is nothing to resume, start without --resume"
-        ) from None
+        raise LedposeError(f"there is no checkpoint {path}: check its name") from None
     except Exception as error:
         raise LedposeError(f"{path} is not a readable checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
@@ -302,8 +300,8 @@ class Trainer:
             if state[name] != value:
                 raise LedposeError(
                     f"the run in {self.directory} had {name} {state[name]}, this one has {value}: resume "
-                    "with the same recordings in the same order, --level, --preset, --steps and --seed, or "
-                    "start a new directory"
+                    "with the same recordings in the same order, --init, --level, --preset, --steps and "
+                    "--seed, or start a new directory"
                 )
         if len(state["processes"]) != self.processes.count:
             raise LedposeError(
@@ -322,6 +320,11 @@ class Trainer:
         self.generator.set_state(own["generator"])
         torch.set_rng_state(own["torch_generator"])
         self.step = state["step"]
+
+    @property
+    def will_glance(self) -> bool:
+        """Whether the network for glances will have learned enough when the run is done."""
+        return self.network.glances or self.preset.steps - self.preset.labelled_steps >= LEAST_GLANCES
 
     def _let_glance(self, learned: bool) -> None:
         """Say whether the network for glances has learned, else the fine one glances."""
@@ -433,7 +436,7 @@ class Trainer:
         self.optimizer.step()
         self.average.update_parameters(self.network)
         self.step += 1
-        if self.step == self.preset.steps >= self.preset.labelled_steps + LEAST_GLANCES:
+        if self.step == self.preset.steps and self.will_glance:
             self._let_glance(True)
         return value, parts
 
