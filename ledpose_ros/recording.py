@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -103,6 +104,9 @@ class RecordingWriter:
     `refused` (how often what was refused, by reason) is for people, and kept with the samples by `commit()`.
     Of the `len()` samples, `committed` are safe.
     """
+
+    has_failed = False
+    """Whether any writer of this process could not close its file: see `end_process`."""
 
     def __init__(
         self, path: str | PathLike[str], info: RecordingInfo, with_ground_truth: bool = False
@@ -308,8 +312,10 @@ class RecordingWriter:
         if self._file:
             with contextlib.suppress(LedposeError):
                 self.commit()
-            with contextlib.suppress(*_H5PY_ERRORS):
+            try:
                 self._close_file()
+            except _H5PY_ERRORS:
+                RecordingWriter.has_failed = True
 
     def __enter__(self) -> "RecordingWriter":
         return self
@@ -321,6 +327,18 @@ class RecordingWriter:
             self.close()
         else:
             self.abandon()
+
+
+def end_process(status: int) -> int:
+    """The exit status for `sys.exit`; does not return if a file could not be written.
+
+    HDF5 may try once more at exit to write what its disk has refused, and crash.
+    """
+    if RecordingWriter.has_failed:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 class Recording:

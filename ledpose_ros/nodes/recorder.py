@@ -37,6 +37,7 @@ from ledpose_ros.nodes.common import (
 )
 from ledpose_ros.pairing import SamplePairer
 from ledpose_ros.parameters import NODE_PARAMETERS
+from ledpose_ros.recording import end_process
 from ledpose_ros.recording_session import (
     FAILED,
     RECORDING,
@@ -235,7 +236,7 @@ class RecorderNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
-    return run_node(RecorderNode, args)
+    return end_process(run_node(RecorderNode, args))
 
 
 if __name__ == "__main__":
