@@ -72,7 +72,7 @@ BEARING_WEIGHT = 5
 """Of the fine network's bearing: clips tell it far more surely than single pictures tell LED states, whose
 noise drowns it at a weight of 1; then all LEDs stay alike for thousands of steps."""
 PAIR_WEIGHT = 4
-"""Of the LED states in which neighbouring pictures of a film differ."""
+"""Of the LED states in which pictures next in time differ."""
 UNTOLD_WEIGHT = 0.2
 """Of an LED's state where it cannot be told, against where it can. Weighed alike, one output learns that any
 LED is lit, and all outputs agree for thousands of steps."""
