@@ -16,19 +16,20 @@ from ledpose_ros.geometry import Camera, check_camera
 def image_size(info: Any) -> tuple[int, int]:
     """Width and height [px] of the images that the message is of."""
     region = info.roi
-    width, height = (region.width, region.height) if _is_cut(region) else (info.width, info.height)
-    return width // max(info.binning_x, 1), height // max(info.binning_y, 1)
+    size = (region.width, region.height) if _is_cut(region) else (info.width, info.height)
+    width, height = np.array(size) // _binning(info)
+    return int(width), int(height)
 
 
 def whole_width(info: Any) -> int:
     """Width [px] that the images would have if no region of interest were cut out."""
-    return int(info.width // max(info.binning_x, 1))
+    return int(info.width // _binning(info)[0])
 
 
 def image_matrix(info: Any, matrix: np.ndarray) -> np.ndarray:
     """K, or the left part of P (3, 3), of all pixels of the sensor made that of the images."""
     offset = np.array([info.roi.x_offset, info.roi.y_offset]) if _is_cut(info.roi) else np.zeros(2)
-    binning = np.array([max(info.binning_x, 1), max(info.binning_y, 1)])
+    binning = _binning(info)
     found = np.array(matrix, dtype=np.float64).reshape(3, 3)
     found[:2, :2] /= binning[:, None]
     # Of two pixels that become the first, with the centres 0 and 1, the centre is 0.5: the coordinates begin
@@ -77,3 +78,8 @@ def projection_matrix(p: Any) -> np.ndarray:
 def _is_cut(region: Any) -> bool:
     """Whether a RegionOfInterest is one: all zero stands for the whole image."""
     return bool(region.width and region.height)
+
+
+def _binning(info: Any) -> np.ndarray:
+    """How many pixels of the sensor, across and down, are one in the image: 0 stands for 1, too."""
+    return np.maximum([info.binning_x, info.binning_y], 1)

@@ -2,11 +2,12 @@
 """A camera to test the estimator, which also listens to all that the estimator says.
 
 The fake model sees a peer in white pictures and nobody in black ones. As a program it films white, so many
-times a second, until it is killed.
+times a second, until SIGTERM.
 """
 
 import os
 import re
+import signal
 import sys
 import time
 
@@ -112,6 +113,7 @@ class Camera:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with ros_client(int(os.environ["ROS_DOMAIN_ID"]), "camera") as own:
         film = Camera(own)
         while True:

@@ -114,7 +114,7 @@ def run_node(
     parameters: Mapping[str, object] | None = None,
     arguments: Sequence[str] = (),
 ) -> Iterator[NodeProcess]:
-    """Run `python -m MODULE --ros-args -p ...`; killed on leaving if it still runs.
+    """Run `python -m MODULE --ros-args -p ...`; ended on leaving if it still runs.
 
     `log` is the file that takes its output; `arguments` are further ROS arguments (`-r image:=camera/image`).
     """
@@ -125,18 +125,31 @@ def run_node(
 
 @contextmanager
 def run_program(words: Sequence[str], domain: int, log: Path) -> Iterator[NodeProcess]:
-    """Run `python -m WORDS...` in a ROS domain; killed on leaving if it still runs."""
+    """Run `python -m WORDS...` in a ROS domain; ended on leaving if it still runs."""
     command = [sys.executable, "-m", *words]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, env=ros_environment(domain), stdout=output, stderr=subprocess.STDOUT, cwd=log.parent
         )
-    try:
+    with end_on_leaving(process):
         yield NodeProcess(process, log)
+
+
+@contextmanager
+def end_on_leaving(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
+    """End a process of the ROS graph on leaving, if it still runs.
+
+    By SIGTERM: one killed while it writes to the shared memory of the test's own participant can break that,
+    and Fast DDS then crashes the test when it closes the participant.
+    """
+    try:
+        yield process
     finally:
-        if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
             process.kill()
-        process.wait()
 
 
 class Client:

@@ -36,7 +36,7 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_graph import Client, NodeProcess, ros_client, ros_environment, run_node
+from ros_graph import Client, NodeProcess, end_on_leaving, ros_client, ros_environment, run_node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
@@ -88,14 +88,10 @@ def estimator(domain: int, folder: Path, **parameters: object) -> Iterator[NodeP
 
 @contextmanager
 def camera_process(domain: int, rate: float) -> Iterator[subprocess.Popen]:
-    """A program that publishes white pictures; killed on leaving."""
+    """A program that publishes white pictures; ended on leaving."""
     command = [sys.executable, estimator_camera.__file__, str(rate)]
-    process = subprocess.Popen(command, env=ros_environment(domain))
-    try:
+    with end_on_leaving(subprocess.Popen(command, env=ros_environment(domain))) as process:
         yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @dataclasses.dataclass(frozen=True)

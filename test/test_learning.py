@@ -62,7 +62,7 @@ from ledpose_ros.learning.windows import (  # noqa: E402
     _on_floor,
     cut_crops,
     estimate_windows,
-    film_neighbours,
+    pictures_beside,
 )
 
 # Toy images are too small to share among threads.
@@ -805,7 +805,7 @@ def test_the_surer_one_of_the_pictures_before_and_after_is_beside_a_picture(tmp_
     log2_scale = torch.tensor([0.0, 0.1, 0.0, 0.0, 1.5, 1.5])
     trust = torch.tensor([1.0, 0.9, 0.3, 0.9, 1.0, 1.0])
     windows = Windows(uv, log2_scale, trust, torch.zeros(6, 2), torch.zeros(6, 2), torch.zeros(6))
-    assert film_neighbours(windows, data).tolist() == [1, 0, 1, 4, 3, 5]
+    assert pictures_beside(windows, data).tolist() == [1, 0, 1, 4, 3, 5]
 
 
 def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):

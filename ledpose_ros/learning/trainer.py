@@ -29,7 +29,7 @@ from ledpose_ros.learning.windows import (
     Windows,
     cut_crops,
     estimate_windows,
-    film_neighbours,
+    pictures_beside,
     told_leds,
 )
 
@@ -358,7 +358,7 @@ class Trainer:
             self._crops = None
         if self._crops is None:
             self._crops = cut_crops(self.data, self.windows, seed=(self.seed, phase))
-            self._beside = film_neighbours(self.windows, self.data)
+            self._beside = pictures_beside(self.windows, self.data)
         if step_of_phase % TELLING_PERIOD == 0 or self.told is None:
             self.told = told_leds(self.network, self.data, self.windows, self._crops, self.device)
         return self.windows, self._crops, self.told

@@ -200,7 +200,7 @@ def _surer_neighbours(windows: Windows, data: TrainingSet, trust: float = 0.0) -
     return best
 
 
-def film_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
+def pictures_beside(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
     """For each image (N,) the one taken before or after it, itself where none with a trusted window is.
 
     Even where the robot is not where it was, as in pictures that are no film, both show it in the same light.
