@@ -33,12 +33,17 @@ def use_private_domain() -> None:
 
 
 class NodeProcess:
-    """A node of this package that runs as a process of its own; its output goes to `log`."""
+    """A node of this package that runs as a process of its own; its output goes to `log`.
+
+    Of `alpha/estimator` the namespace is `/alpha`.
+    """
 
     def __init__(self, name: str, log: Path, parameters: Mapping[str, object]) -> None:
         self.name, self.log = name, log
         settings = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
-        command = [sys.executable, "-m", f"ledpose_ros.nodes.{name}", "--ros-args", *settings]
+        namespace, _, node = name.rpartition("/")
+        command = [sys.executable, "-m", f"ledpose_ros.nodes.{node}", "--ros-args", *settings]
+        command += ["-r", f"__ns:=/{namespace}"]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
