@@ -20,8 +20,9 @@ SECOND = 10**9
 
 
 def pose(x: float, turn: float = 0.0) -> np.ndarray:
-    """A peer 2 m ahead and `x` to the right, turned by an angle [rad] about the vertical."""
-    return np.array([x, 0.0, 2.0, 0.0, np.sin(turn / 2), 0.0, np.cos(turn / 2)])
+    """An upright peer 2 m ahead and `x` to the right, turned by an angle [rad] about its vertical."""
+    half, s, c = np.sqrt(0.5), np.sin(turn / 2), np.cos(turn / 2)
+    return np.array([x, 0.0, 2.0, half * c, -half * s, half * s, half * c])
 
 
 def test_names_are_right_wrong_or_nowhere():
