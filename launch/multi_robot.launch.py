@@ -43,8 +43,10 @@ def generate_launch_description() -> LaunchDescription:
     """An estimator a robot, a recorder a pair of robots, the simulator of all, and RViz."""
     arguments = Arguments().add(ROBOTS, *WHAT).add_topics(*TOPICS)
     arguments.add_parameters("estimator", leave_out=("autostart", "base_frame", "peers", "peer_frame"))
-    # The topics of a table of LED sources would be looked for in the recorder's own namespace.
-    arguments.add_parameters("recorder", leave_out=("led_sources",), output_directory="recordings")
+    # The topics of a table of LED sources would be looked for in the recorder's own namespace; `autostart` of
+    # the recorder is another one than that of the estimator.
+    recorder_only = ("autostart", "led_sources")
+    arguments.add_parameters("recorder", leave_out=recorder_only, output_directory="recordings")
     arguments.add_parameters("simulator")
     arguments.add_params_file("estimator", "estimator_params_file")
     arguments.add_params_file("recorder", "recorder_params_file")

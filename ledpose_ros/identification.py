@@ -15,12 +15,12 @@ LEAST_DOUBT = 0.03
 # Pictures that follow each other faster than LEDs change repeat the same errors: evidence of more than so
 # many a second counts as that of so many.
 EVIDENCE_RATE = 5.0
-# After so long a mistaken identity is half forgotten [s].
-HALF_LIFE = 20.0
+# About once in so long [s] a track comes to be of somebody else: one robot hides another for a moment.
+SWAP_TIME = 60.0
 # How long a picture waits for the LED messages that tell what was lit in it [s].
 PATIENCE = 2.0
-# Rounds of belief propagation; the marginals of a few peers settle within ten.
-ROUNDS = 20
+# Evidence beyond this is certainty, and more would overflow [nats].
+MOST_EVIDENCE = 50.0
 
 
 @dataclass
@@ -39,7 +39,9 @@ class PeerIdentifier:
 
     For a track that shows its LEDs on with probabilities q_k while a peer says s_k, the evidence for this
     peer, against a stranger who blinks at random, is sum_k log P(s_k | q_k) / (1/2). It adds up over time;
-    LEDs that the network cannot see have q_k = 1/2 and say nothing.
+    LEDs that the network cannot see have q_k = 1/2 and say nothing. Whose a track is is the state of a hidden
+    Markov model (Rabiner, *A tutorial on hidden Markov models*, Proceedings of the IEEE, 1989) that may
+    change to anybody's: however long a track was one peer's, a few pictures tell that it is no more.
     """
 
     def __init__(self, names: Sequence[str], histories: Sequence[LedHistory]) -> None:
@@ -63,8 +65,9 @@ class PeerIdentifier:
             self._stamp_ns = None
         elapsed = math.inf if self._stamp_ns is None else (stamp_ns - self._stamp_ns) / 1e9
         self._stamp_ns = stamp_ns
-        for known in self._evidence:
-            self._evidence[known] *= 0.5 ** (elapsed / HALF_LIFE)
+        swapped = -math.expm1(-elapsed / SWAP_TIME)
+        for known, evidence in self._evidence.items():
+            self._evidence[known] = _mixed(evidence, swapped)
         for track_id in ids:
             self._evidence.setdefault(track_id, np.zeros(len(self.names)))
         if len(ids):
@@ -82,20 +85,14 @@ class PeerIdentifier:
     def posterior(self, ids: Sequence[int]) -> np.ndarray:
         """Probability (T, P + 1) that each of these tracks is each named peer, or, last, a stranger.
 
-        No peer is in two places: marginals of all ways to assign peers to tracks, by belief propagation
-        (Williams and Lau, *Approximate evaluation of marginal association probabilities with belief
-        propagation*, IEEE Transactions on Aerospace and Electronic Systems, 2014).
+        No peer is in two places, so these are marginals of all ways to assign peers to tracks: exact, by
+        dynamic programming over the sets of tracks that are taken.
         """
         nobody = np.zeros(len(self.names))
         evidence = np.array([self._evidence.get(track_id, nobody) for track_id in ids])
-        likelihood = np.exp(np.clip(evidence.reshape(len(ids), len(self.names)), -300.0, 300.0))
-        other_peers, other_tracks = (1 - np.eye(count) for count in likelihood.shape[::-1])
-        from_peers = np.ones_like(likelihood)
-        for _ in range(ROUNDS):
-            from_tracks = likelihood / (1 + (likelihood * from_peers) @ other_peers)
-            from_peers = 1 / (1 + other_tracks @ from_tracks)
-        weighed = np.column_stack([likelihood * from_peers, np.ones(len(ids))])
-        return np.asarray(weighed / weighed.sum(1, keepdims=True))
+        evidence = np.clip(evidence.reshape(len(ids), len(self.names)), -MOST_EVIDENCE, MOST_EVIDENCE)
+        named = assignment_marginals(np.exp(evidence))
+        return np.column_stack([named, np.maximum(0.0, 1 - named.sum(1))])
 
     def _weigh(self) -> None:
         """Ask the LED histories about the pictures that wait."""
@@ -124,3 +121,37 @@ class PeerIdentifier:
         for track_id, value in zip(seen.ids, np.log(2 * agreement).sum(1), strict=True):
             if track_id in self._evidence:
                 self._evidence[track_id][peer] += seen.weight * value
+
+
+def _mixed(evidence: np.ndarray, share: float) -> np.ndarray:
+    """Evidence (P,) for each peer, against a stranger, after a time in which this share became anybody's."""
+    odds = np.exp(np.append(evidence, 0.0) - max(0.0, evidence.max()))
+    probability = (1 - share) * odds / odds.sum() + share / len(odds)
+    return np.asarray(np.log(probability[:-1] / probability[-1]))
+
+
+def assignment_marginals(weights: np.ndarray) -> np.ndarray:
+    """Probability (T, P) that track t is peer p if each peer is one track at most, and each track one peer.
+
+    An assignment weighs as much as the product of the `weights` (T, P) of its pairs. Takes time and memory of
+    2^T: a picture has a dozen tracks at most.
+    """
+    tracks, peers = weights.shape
+    sets = np.arange(2**tracks)[:, None]  # of tracks, one bit each
+    is_free = (sets >> np.arange(tracks)) & 1 == 0
+    with_one_more = sets | 1 << np.arange(tracks)
+    # Weights of all that the later peers, and the earlier ones, can be where these tracks are taken before.
+    later = [np.ones(2**tracks)]
+    for peer in range(peers - 1, 0, -1):
+        later.append(later[-1] + (is_free * weights[:, peer] * later[-1][with_one_more]).sum(1))
+    earlier = np.zeros(2**tracks)
+    earlier[0] = 1.0
+    marginals = np.zeros((tracks, peers))
+    for peer in range(peers):
+        pairs = is_free * weights[:, peer] * earlier[:, None]
+        after = later.pop()
+        marginals[:, peer] = (pairs * after[with_one_more]).sum(0)
+        total = earlier @ after + marginals[:, peer].sum()
+        marginals[:, peer] /= total
+        np.add.at(earlier, with_one_more, pairs)
+    return marginals

@@ -12,9 +12,13 @@ HORIZON_NS = 2_000_000_000
 MAX_GAP_NS = 200_000_000
 
 
+# No robot is further [m] from where its odometry began.
+FARTHEST = 1e7
+
+
 def is_pose(pose: np.ndarray) -> bool:
     """Whether seven numbers x y z qx qy qz qw are a pose, as far as that can be told."""
-    return bool(np.isfinite(pose).all() and 0.9 < np.linalg.norm(pose[3:]) < 1.1)
+    return bool((np.abs(pose[:3]) < FARTHEST).all() and 0.9 < np.linalg.norm(pose[3:]) < 1.1)
 
 
 class OdometryHistory:

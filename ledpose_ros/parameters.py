@@ -113,7 +113,7 @@ IMAGE_TRANSPORT = Parameter(
 LED_GUARD = Parameter(
     "led_guard",
     0.05,
-    "Images closer than this to a change of the LEDs are rejected [s]; at least the exposure time.",
+    "Images closer than this to a change of the LEDs do not tell what they are [s]; at least the exposure.",
     minimum=0.0,
     maximum=1.0,
 )

@@ -64,7 +64,8 @@ def fit_deviation_scale(
 ) -> DeviationScale:
     """The factors for a calibrated model in place of those it has, from a recording with ground truth.
 
-    Only pictures in which the model finds a peer count, as only these are answered. Raises `LedposeError` if
+    Only pictures in which the model finds a peer where the lens shows something count, as only these are
+    answered. Raises `LedposeError` if
     these are fewer than MIN_PICTURES.
     """
     calibration = estimator.metadata.calibration
@@ -72,7 +73,7 @@ def fit_deviation_scale(
         raise LedposeError(f"{estimator.path} is not calibrated, so its distances cannot be compared")
     true = truth(recording)
     said = predict(estimator, recording, true.index)
-    found = said.confidence >= min_confidence
+    found = (said.confidence >= min_confidence) & np.isfinite(said.position).all(1)
     if found.sum() < MIN_PICTURES:
         raise LedposeError(
             f"the model finds a peer in {found.sum()} pictures of {recording.path}, but {MIN_PICTURES} are "

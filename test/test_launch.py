@@ -358,6 +358,11 @@ def test_several_robots_record_each_other(launched: Launched):
     }
 
 
+def test_no_argument_sets_parameters_of_one_name_but_two_meanings(describe: Callable[[str], Any]):
+    """The recorder's `autostart` is not the estimator's."""
+    assert "autostart" not in {argument.name for argument in describe("multi_robot").get_launch_arguments()}
+
+
 def test_several_robots_are_simulated_by_one_simulator(launched: Launched):
     simulator, anna, _ = launched("multi_robot", robots="anna,bert", simulate="true", use_sim_time="true")
     assert simulator.executable == "simulator" and simulator.namespace == "/"

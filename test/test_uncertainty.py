@@ -9,6 +9,7 @@ import pytest
 from fake_model import METADATA, write_fake_model
 from test_evaluation import FOCAL, HEIGHT, WIDTH, K, write_recording
 
+from ledpose_ros import uncertainty
 from ledpose_ros.cli import main
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
@@ -16,7 +17,13 @@ from ledpose_ros.evaluation import Predictions, predict, truth
 from ledpose_ros.geometry import compose_poses
 from ledpose_ros.model_metadata import Calibration, shipped_model
 from ledpose_ros.recording import Recording
-from ledpose_ros.uncertainty import ELLIPSOIDS, coverage, deviation_scale, standardised_errors
+from ledpose_ros.uncertainty import (
+    ELLIPSOIDS,
+    coverage,
+    deviation_scale,
+    fit_deviation_scale,
+    standardised_errors,
+)
 
 pytestmark = pytest.mark.extra("train")
 
@@ -73,6 +80,19 @@ def test_truth_makes_intervals_hold_what_they_should(model, truths, capsys):
     )
     assert math.sqrt(covariance[0, 0]) == pytest.approx(scale[0] * 4 * 2 / FOCAL, rel=1e-3)
     assert math.sqrt(covariance[4, 4]) == pytest.approx(scale[3] * said[3], rel=1e-3)
+
+
+def test_places_that_the_lens_does_not_show_do_not_count(model, truths, monkeypatch):
+    def beyond_the_fold(*args: object) -> Predictions:
+        said = predict(*args)
+        for values in (said.position, said.distance, said.deviation):
+            values[0] = np.nan
+        return said
+
+    with Recording(truths) as recording:
+        whole = fit_deviation_scale(PeerEstimator(model), recording, 0.0)
+        monkeypatch.setattr(uncertainty, "predict", beyond_the_fold)
+        assert fit_deviation_scale(PeerEstimator(model), recording, 0.0) == pytest.approx(whole, rel=0.1)
 
 
 def test_factors_survive_a_new_calibration(model, truths, tmp_path):

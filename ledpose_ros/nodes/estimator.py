@@ -567,6 +567,8 @@ class EstimatorNode(LifecycleNode):
         bases = [at_base(peer, mount, self._settings.peer_height) for peer in peers]
         camera = self._camera_pose(stamp_ns(header.stamp), mount)
         tracks = self._tracker.update(stamp_ns(header.stamp), bases, camera)
+        for ended in self._tracker.ended_ids:
+            self._identifier.forget(ended)
         self._outputs.say_poses(header, bases, tracks, camera)
         names = self._identify(header, bases, tracks) if self._peer_names else [""] * len(peers)
         if draws:
@@ -604,8 +606,6 @@ class EstimatorNode(LifecycleNode):
         """Publish who the peers are; their names, empty where that is not sure."""
         ids = [track.id for track in tracks]
         shown = np.array([peer.led_probability for peer in peers])
-        for ended in self._tracker.ended_ids:
-            self._identifier.forget(ended)
         with self._senses:
             self._identifier.see(stamp_ns(header.stamp), ids, shown)
         posterior = self._identifier.posterior(ids)
