@@ -14,6 +14,9 @@ MAX_GAP_NS = 200_000_000
 
 # No robot is further [m] from where its odometry began.
 FARTHEST = 1e7
+# A robot that is so far [m] from where it was, and further than it can drive [m/s], has not driven there: its
+# odometry has been reset.
+JUMP, TOP_SPEED = 0.5, 10.0
 
 
 def is_pose(pose: np.ndarray) -> bool:
@@ -25,6 +28,8 @@ class OdometryHistory:
     """Poses (7,) x y z qx qy qz qw of the robot in its odometry's frame, over the last seconds."""
 
     def __init__(self) -> None:
+        self.jumps = 0
+        """How often the robot was elsewhere all at once: poses from before mean nothing any more."""
         self._stamps: list[int] = []
         self._poses: list[np.ndarray] = []
 
@@ -36,13 +41,20 @@ class OdometryHistory:
     def add(self, stamp_ns: int, pose: np.ndarray) -> bool:
         """Take in a pose; False for one that is none.
 
-        One that came late is left out; stamps that go back by a second or more begin everything anew.
+        One that came late is left out; stamps that go back by a second or more, and places that jump, begin
+        everything anew.
         """
         if not is_pose(pose):
             return False
         if self._stamps and stamp_ns <= self._stamps[-1]:
             if self._stamps[-1] - stamp_ns < CLOCK_JUMP_NS:
                 return True
+            self._stamps.clear()
+            self._poses.clear()
+        if self._stamps and np.linalg.norm(pose[:3] - self._poses[-1][:3]) > (
+            JUMP + TOP_SPEED * (stamp_ns - self._stamps[-1]) / 1e9
+        ):
+            self.jumps += 1
             self._stamps.clear()
             self._poses.clear()
         self._stamps.append(stamp_ns)

@@ -535,6 +535,16 @@ def test_peers_are_tracked_smoothed_and_recognised_by_their_leds(camera, domain,
                 f"LEDs of {name}", r"compared with [1-9]\d* pictures.*; told -?\d+\.\d+ s after their stamp"
             )
         assert camera.value("odometry of another time") == ""
+        reset = Odometry(header=camera.header())
+        reset.pose.pose.orientation.w, reset.pose.pose.position.x = 1.0, 50.0
+        odometry.publish(reset)
+
+        def is_noticed() -> bool:
+            camera.publish(message_from_rgb(WHITE, camera.header()))
+            client.spin_for(0.1)
+            return camera.value("odometry jumped") != ""
+
+        client.wait_until(is_noticed, what=lambda: camera.status())
         ahead = Odometry(header=camera.header(age=-60.0))
         ahead.pose.pose.orientation.w = 1.0
         odometry.publish(ahead)

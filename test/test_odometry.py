@@ -51,6 +51,17 @@ def test_gap(history):
     assert history.pose_at(1900 * MS)[0] == pytest.approx(5.0)
 
 
+def test_a_reset_begins_anew(history):
+    """Nobody was between where the robot is and where its odometry has it now."""
+    history.add(1250 * MS, pose(0.5, 0.0))
+    assert history.jumps == 0
+    history.add(1300 * MS, pose(8.0, 0.0))
+    assert history.jumps == 1
+    assert history.pose_at(1275 * MS)[0] == history.pose_at(1310 * MS)[0] == 8.0
+    history.add(1350 * MS, pose(8.1, 0.0))
+    assert history.jumps == 1 and history.pose_at(1325 * MS)[0] == pytest.approx(8.05)
+
+
 def test_quaternions_of_either_sign(history):
     history.add(1250 * MS, pose(0.5, 1.0) * np.array([1, 1, 1, -1, -1, -1, -1]))
     assert math.cos(yaw_of(history.pose_at(1225 * MS)) - 0.9) == pytest.approx(1, abs=1e-4)

@@ -12,16 +12,13 @@ import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import wrap_angle
 from ledpose_ros.model_metadata import ModelMetadata
-
-if TYPE_CHECKING:
-    from ledpose_ros.learning.dataset import TrainingSet
+from ledpose_ros.recording import Recording, RecordingInfo
 
 LED_DIRECTION_TOLERANCE = np.pi / 4
 """[rad] Training adapts to LEDs that look a little elsewhere than the model's, not to other sides."""
@@ -63,7 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_recordings(paths: Sequence[Path], from_nothing: bool) -> None:
     """Print what makes training on these recordings harder; LedposeError for what makes it impossible."""
-    from ledpose_ros.recording import Recording
     from ledpose_ros.recording_check import findings
 
     with ExitStack() as files:
@@ -76,24 +72,25 @@ def check_recordings(paths: Sequence[Path], from_nothing: bool) -> None:
         raise LedposeError(f"nothing can be learned from this: {'; '.join(errors)}")
 
 
-def check_same_leds(model: Path, metadata: ModelMetadata, data: TrainingSet) -> None:
+def check_same_leds(model: Path, metadata: ModelMetadata, info: RecordingInfo) -> None:
     """LedposeError where a model and recordings have other LEDs, or LEDs that look elsewhere."""
-    if sorted(metadata.led_names) == sorted(data.led_names) and metadata.led_names != data.led_names:
+    known, recorded = tuple(metadata.led_names), tuple(info.led_names)
+    if sorted(known) == sorted(recorded) and known != recorded:
         raise LedposeError(
-            f"{model} has the LEDs in the order {', '.join(metadata.led_names)}, the recordings in the order "
-            f"{', '.join(data.led_names)}: record in that of the model, or train without --init"
+            f"{model} has the LEDs in the order {', '.join(known)}, the recordings in the order "
+            f"{', '.join(recorded)}: record in that of the model, or train without --init"
         )
-    if metadata.led_names != data.led_names:
+    if known != recorded:
         raise LedposeError(
-            f"{model} knows the LEDs {', '.join(metadata.led_names)}, the recordings have "
-            f"{', '.join(data.led_names)}: rename the LEDs or train without --init"
+            f"{model} knows the LEDs {', '.join(known)}, the recordings have "
+            f"{', '.join(recorded)}: rename the LEDs or train without --init"
         )
-    elsewhere = np.abs(wrap_angle(data.led_directions - np.array(metadata.led_directions)))
+    elsewhere = np.abs(wrap_angle(np.array(info.led_directions) - np.array(metadata.led_directions)))
     if elsewhere.max() > LED_DIRECTION_TOLERANCE:
         led = int(elsewhere.argmax())
-        before, now = np.degrees([metadata.led_directions[led], data.led_directions[led]])
+        before, now = np.degrees([metadata.led_directions[led], info.led_directions[led]])
         raise LedposeError(
-            f"the LED {data.led_names[led]} looks to {before:.0f} degrees in {model}, to {now:.0f} in the "
+            f"the LED {recorded[led]} looks to {before:.0f} degrees in {model}, to {now:.0f} in the "
             "recordings: correct the recorder's led_directions or train without --init"
         )
 
@@ -142,9 +139,10 @@ def run(args: argparse.Namespace) -> int:
         args.output.mkdir(parents=True, exist_ok=True)
         # Refused, if so, before all recordings are decoded.
         initial, metadata = load_onnx(args.init) if args.init else (None, None)
-        data = load_recordings(args.recordings, args.output, (group.rank, group.count), args.level)
         if metadata is not None:
-            check_same_leds(args.init, metadata, data)
+            with Recording(args.recordings[0]) as first:
+                check_same_leds(args.init, metadata, first.info)
+        data = load_recordings(args.recordings, args.output, (group.rank, group.count), args.level)
         trainer = Trainer(
             data, args.output, preset, seed=args.seed, device=device, initial=initial, processes=group
         )

@@ -579,6 +579,14 @@ class EstimatorNode(LifecycleNode):
         """Pose (7,) of the optical frame for the tracker: among standing things if odometry tells it."""
         with self._senses:
             base, newest_ns = self._odometry.pose_at(image_stamp_ns), self._odometry.newest_ns
+            jumps, self._odometry.jumps = self._odometry.jumps, 0
+        if jumps:
+            self._remarks.count(
+                "odometry jumped",
+                "odometry has the robot elsewhere all at once: what was known of peers is not any more",
+            )
+            self._own_pose = None
+            self._forget_peers()
         if base is None and newest_ns is not None:
             self._remarks.count(
                 "odometry of another time",
