@@ -69,6 +69,10 @@ class LedTopic:
     observable: dict[str, tuple[float, ...]] = field(default_factory=dict)
     send: dict[str, Any] = field(default_factory=dict)
 
+    def since_ns(self, message: Any, receive_stamp_ns: int) -> int:
+        """From which stamp on a message tells what is lit."""
+        return receive_stamp_ns if self.stamp is None else stamp_ns(value_of(message, self.stamp))
+
     def message_class(self) -> Any:
         """The Python class of the messages, with all fields that are asked for; LedposeError without."""
         package, _, name = self.type_name.partition("/msg/")
@@ -211,12 +215,11 @@ class LedAssembler:
         self._max_age_ns = max_age_ns
         self._told: dict[str, tuple[int, bool]] = {}
 
-    def take(self, topic: LedTopic, message: Any, receive_stamp_ns: int) -> tuple[int, list[float]] | None:
-        """The stamp [ns] from which on all LEDs were as the list says; None while one is not known.
+    def take(self, topic: LedTopic, message: Any, since_ns: int) -> list[float] | None:
+        """States of all LEDs from `since_ns` on, that of the message; None while one is not known.
 
         Raises `LedposeError` for what cannot be observed: the LEDs of the topic are not known from then on.
         """
-        since_ns = receive_stamp_ns if topic.stamp is None else stamp_ns(value_of(message, topic.stamp))
         for path, values in topic.observable.items():
             value = value_of(message, path)
             if value not in values:
@@ -237,4 +240,4 @@ class LedAssembler:
             if told_ns is None or abs(since_ns - told_ns) > self._max_age_ns:
                 return None
             found.append(float(state))
-        return since_ns, found
+        return found

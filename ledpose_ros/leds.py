@@ -83,6 +83,7 @@ class Rejection(str, Enum):
     NEWER = "newer than last LED message"
     NEAR_CHANGE = "within guard of a change"
     DISPUTED = "disputed LED state"
+    UNKNOWN = "unknown LED state"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +96,13 @@ class HeldState:
 
 @dataclass(frozen=True, eq=False)
 class _Sighting:
-    """At `stamp_ns` the LEDs had `states`, unchanged since `since_ns`, heard of at `since_received_ns`."""
+    """At `stamp_ns` the LEDs had `states`, unchanged since `since_ns`, heard of at `since_received_ns`.
+
+    With None for states nobody knew any more what they were.
+    """
 
     stamp_ns: int
-    states: np.ndarray
+    states: np.ndarray | None
     since_ns: int
     since_received_ns: int | None
 
@@ -153,7 +157,8 @@ class LedHistory:
         if self._dispute_since_ns is not None:
             self._disputes.append((self._dispute_since_ns, stamp_ns + self._max_age_ns))
             self._dispute_since_ns = newest = None
-        if newest is not None and stamp_ns >= newest.since_ns and np.array_equal(states, newest.states):
+        is_same = newest is not None and newest.states is not None and np.array_equal(states, newest.states)
+        if newest is not None and is_same and stamp_ns >= newest.since_ns:
             since_ns, since_received_ns = newest.since_ns, newest.since_received_ns
             if stamp_ns == since_ns and receive_stamp_ns is not None and since_received_ns is not None:
                 confirmed_ns = since_ns + receive_stamp_ns - since_received_ns - self._guard_ns
@@ -162,8 +167,20 @@ class LedHistory:
         del self._sightings[bisect_left(self._sightings, stamp_ns, key=_stamp) :]
         self._sightings.append(_Sighting(stamp_ns, states, since_ns, since_received_ns))
         horizon_ns = stamp_ns - self._horizon_ns
-        del self._sightings[: bisect_left(self._sightings, horizon_ns, key=_stamp)]
+        # The last one before it is held at the horizon.
+        del self._sightings[: max(0, bisect_right(self._sightings, horizon_ns, key=_stamp) - 1)]
         self._disputes = [dispute for dispute in self._disputes if dispute[1] >= horizon_ns]
+
+    def interrupt(self, stamp_ns: int) -> None:
+        """From this stamp on, until the next message, nobody knows what is lit."""
+        if not self._sightings:
+            return
+        if stamp_ns < self._newest_ns:
+            self._add_late(stamp_ns)
+            return
+        self._newest_ns = stamp_ns
+        del self._sightings[bisect_left(self._sightings, stamp_ns, key=_stamp) :]
+        self._sightings.append(_Sighting(stamp_ns, None, stamp_ns, None))
 
     def _add_late(self, stamp_ns: int) -> None:
         """Take note of a message that is older than one before it.
@@ -196,6 +213,8 @@ class LedHistory:
             return Rejection.TOO_OLD
         upcoming = bisect_left(self._sightings, stamp_ns + self._guard_ns, key=_stamp)
         changes_soon = any(later.since_ns > stamp_ns for later in self._sightings[index + 1 : upcoming])
+        if held.states is None:
+            return Rejection.UNKNOWN
         if stamp_ns - held.since_ns < self._guard_ns or changes_soon:
             return Rejection.NEAR_CHANGE
         return HeldState(held.states, held.since_ns)

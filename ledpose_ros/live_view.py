@@ -144,7 +144,8 @@ class LiveView:
         width, height = image_size(message)
         row = (height - 1) / 2
         rays = pixel_rays(np.array([[0, row], [width - 1, row]]), *camera_from_info(message))
-        self._say("field", [_rounded(ray[[0, 2]]) for ray in rays])
+        # Where a lens's distortion folds the picture back there is no ray.
+        self._say("field", [_rounded(ray[[0, 2]]) for ray in rays] if np.isfinite(rays).all() else None)
 
     def hear_diagnostics(self, message: Any) -> None:
         """A DiagnosticArray; the statuses of other packages' nodes are left aside."""

@@ -138,13 +138,16 @@ class SamplePairer(Generic[ImageT]):
 
     def add_told_leds(self, leds: LedAssembler, topic: LedTopic, message: Any, receive_stamp_ns: int) -> None:
         """Take in a message of an LED source."""
+        since_ns, states = receive_stamp_ns, None
         try:
-            told = leds.take(topic, message, receive_stamp_ns)
+            since_ns = topic.since_ns(message, receive_stamp_ns)
+            states = leds.take(topic, message, since_ns)
         except LedposeError as error:
             self._refuse("LEDs not told", str(error))
-            return
-        if told is not None:
-            self.add_led_message(told[0], receive_stamp_ns, self._led_names, told[1])
+        if states is not None:
+            self.add_led_message(since_ns, receive_stamp_ns, self._led_names, states)
+        elif "LED" not in self._behind:
+            self._history.interrupt(since_ns)
 
     def add_image(
         self, image: ImageT, stamp_ns: int, receive_stamp_ns: int, now: float, size: int = 1
@@ -176,11 +179,20 @@ class SamplePairer(Generic[ImageT]):
     def add_pose(self, stamp_ns: int, pose: np.ndarray) -> None:
         """Take in the true pose (7,) at exactly the stamp of an image."""
         try:
-            self._poses[stamp_ns] = checked_pose(pose)
+            checked = checked_pose(pose)
         except LedposeError as error:
             self._refuse("malformed ground truth", str(error))
             return
-        self._notice_time("ground truth", stamp_ns)
+        if stamp_ns == 0:
+            self._refuse("malformed ground truth", "a true pose has the stamp 0: give it that of its image")
+            return
+        newest_ns = self._newest_ns.get("ground truth", stamp_ns)
+        if newest_ns - stamp_ns >= CLOCK_JUMP_NS:
+            # Poses say nothing of the clocks of images and LEDs, which jump by themselves.
+            self._poses.clear()
+            newest_ns = stamp_ns
+        self._newest_ns["ground truth"] = max(newest_ns, stamp_ns)
+        self._poses[stamp_ns] = checked
         while len(self._poses) > POSES_KEPT:
             del self._poses[next(iter(self._poses))]
 

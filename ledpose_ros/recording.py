@@ -262,6 +262,7 @@ class RecordingWriter:
             if len(noted) <= REFUSED_BYTES:  # cut off they could not be read
                 self._file["refused"][()] = noted
             self._file.flush()
+            os.fsync(self._file.id.get_vfd_handle())
             self.committed = self._count
         except _H5PY_ERRORS as error:
             raise LedposeError(f"cannot write to {self.part_path}: {_system_error(error)}") from error

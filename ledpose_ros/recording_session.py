@@ -40,13 +40,16 @@ class Camera:
 
     @classmethod
     def from_message(cls, message: Any) -> "Camera":
-        """Read a sensor_msgs/CameraInfo; LedposeError if the camera is not calibrated."""
-        if message.k[0] <= 0:
+        """Read a sensor_msgs/CameraInfo; LedposeError if the camera is not calibrated.
+
+        A distortion model that nobody here knows is no obstacle: pictures teach LEDs without.
+        """
+        K, D = image_matrix(message, message.k), np.array(message.d)
+        if not (np.isfinite(K).all() and np.isfinite(D).all() and K[0, 0] > 0 and K[1, 1] > 0):
             raise LedposeError(
-                f"the CameraInfo has the focal length {message.k[0]:g}: calibrate the camera, "
+                f"the CameraInfo has K = {K.tolist()} and D = {D.tolist()}: calibrate the camera, "
                 "or let its driver load the calibration"
             )
-        K, D = image_matrix(message, message.k), np.array(message.d)
         return cls(K, D, message.distortion_model, *image_size(message))
 
 
@@ -383,7 +386,8 @@ class RecordingSession:
 
 def _same_camera(info: RecordingInfo, camera: Camera) -> bool:
     return (
-        (info.width, info.height) == (camera.width, camera.height)
+        (info.width, info.height, info.distortion_model)
+        == (camera.width, camera.height, camera.distortion_model)
         and np.array_equal(info.K, camera.K)
         and np.array_equal(info.D, camera.D)
     )

@@ -85,6 +85,10 @@ RECORDER_REASONS: dict[str, Reason] = {
         "around the image LED messages came out of order, or the clock was set back a little",
         "let one node alone publish them, and set the clock before recording",
     ),
+    "unknown LED state": Reason(
+        "a table of LED sources told last, before the image, of something whose LEDs cannot be observed",
+        "let the robot show nothing of its own meanwhile, such as an effect that flashes",
+    ),
     # LED messages
     "malformed LED message": Reason(
         "names or positions are not those of `led_names`", "name every LED once, each from 0 (off) to 1 (on)"

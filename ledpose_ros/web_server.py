@@ -29,6 +29,8 @@ NO_PICTURE = "none"
 PERIOD = 0.1
 # A browser that does not answer for so long is gone: a phone that left the network says no goodbye [s].
 PING = 5.0
+# Bytes that a request may bring along, and how long a connection may say nothing [s].
+MOST_SENT, IDLE = 1000, 60.0
 ENDING_SECONDS = 2.0
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -93,7 +95,8 @@ class PageServer:
             websocket_ping_interval=PING,
             websocket_ping_timeout=PING,
         )
-        server = HTTPServer(application)
+        # Nobody has anything to send here, and the names of hosts are looked at only after that.
+        server = HTTPServer(application, max_body_size=MOST_SENT, idle_connection_timeout=IDLE)
         server.add_sockets(self._sockets)
         await self._stopping.wait()
         server.stop()

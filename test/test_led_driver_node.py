@@ -222,7 +222,7 @@ def test_messages_of_vendors_where_they_are_installed(domain, client, tmp_path, 
     leds, told = LedAssembler(tuple(names), 10**18), []
     # A queue of one, as robomaster_ros has it.
     client.node.create_subscription(
-        topic.message_class(), topic.name, lambda message: told.append(leds.take(topic, message, 0)[1]), 1
+        topic.message_class(), topic.name, lambda message: told.append(leds.take(topic, message, 0)), 1
     )
     settings = FAST | {"adapter": path, "led_names": f"[{', '.join(names)}]", "rate": 0.9}
     with driver(domain, tmp_path, **settings) as node:

@@ -161,6 +161,27 @@ def test_messages_older_than_the_horizon_are_forgotten() -> None:
     assert held(history, 2000) == (0.0, 0)
 
 
+def test_the_last_change_is_known_however_long_ago() -> None:
+    history = LedHistory(0, 60_000 * MS, horizon_ns=10_000 * MS)
+    history.add(0, OFF)
+    history.add(15_000 * MS, OFF)
+    assert held(history, 14_000) == (0.0, 0)
+
+
+def test_what_nobody_knows_any_more_is_not_told() -> None:
+    history = history_of((0, OFF), (100, OFF))
+    history.interrupt(200 * MS)
+    history.add(300 * MS, OFF)
+    history.add(400 * MS, OFF)
+    assert held(history, 150) == (0.0, 0)
+    assert [history.lookup(stamp * MS) for stamp in (200, 250, 299)] == [Rejection.UNKNOWN] * 3
+    assert held(history, 350) == (0.0, 300)
+    # Nothing was known before that.
+    empty = LedHistory(0, 500 * MS)
+    empty.interrupt(0)
+    assert len(empty) == 0
+
+
 def test_clear_forgets_everything() -> None:
     history = history_of((0, OFF), (100, OFF))
     history.clear()

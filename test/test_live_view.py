@@ -73,6 +73,18 @@ def test_the_map_has_x_to_the_right_and_z_forward(view):
     assert peer["ellipse"] is None
 
 
+def test_a_lens_that_folds_the_picture_back_has_no_edges_on_the_map(view):
+    no_region = SimpleNamespace(width=0, height=0, x_offset=0, y_offset=0)
+    camera = SimpleNamespace(width=640, height=360, binning_x=0, binning_y=0, roi=no_region)
+    camera.k, camera.distortion_model = [400.0, 0, 319.5, 0, 400.0, 179.5, 0, 0, 1], "plumb_bob"
+    for strength, is_shown in ((-0.05, True), (-0.3, False)):
+        camera.d = [strength, 0.0, 0.0, 0.0, 0.0]
+        view.hear_camera(camera)
+        # What JSON knows nothing of the page would not understand.
+        state = json.loads(json.dumps(view.state("none"), allow_nan=False))
+        assert (state["field"] is not None) == is_shown
+
+
 def test_the_best_peer_has_the_ellipse_of_its_pose_with_covariance(view):
     covariance = np.zeros((6, 6))
     covariance[[0, 1, 2], [0, 1, 2]] = 0.04, 9.0, 0.25

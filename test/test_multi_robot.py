@@ -188,6 +188,7 @@ def test_each_of_three_robots_records_the_leds_of_another(domain, client, tmp_pa
     for robot, other in pairs:
         with Recording(next((tmp_path / robot).glob("*.h5"))) as recording:
             assert recording.info.camera_frame == f"{robot}/camera_optical_frame"
+            assert recording.has_ground_truth, "where its topic was remapped to"
             for index in range(2):
                 picture = recording.image(index).tobytes()
                 while picture not in frames:

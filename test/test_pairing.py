@@ -2,10 +2,12 @@
 """Images wait for their LED state, worked by hand; times are milliseconds unless they are named otherwise."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ledpose_ros.led_sources import LedAssembler, LedRule, LedTopic
 from ledpose_ros.leds import LedHistory
 from ledpose_ros.pairing import PairedSample, SamplePairer
 
@@ -184,6 +186,51 @@ def test_a_clock_that_jumps_back_clears_everything(topic: str) -> None:
     if topic == "led":
         bench.image(50)
     assert bench.ready_states() == [(50, 0.0)]
+
+
+def test_poses_say_nothing_of_the_clocks_of_leds_and_images() -> None:
+    """One that goes back, as after a jump of all clocks, which comes after its image."""
+    bench = Bench()
+    bench.pose(5000)
+    for time in (0, 100, 200):
+        bench.led(time, 1.0)
+    bench.image(50)
+    bench.pose(50)
+    bench.pairer.add_pose(0, POSE)
+    assert bench.ready_states() == [(50, 1.0)]
+    assert bench.refused == {"malformed ground truth": 1}
+
+
+def test_leds_that_a_source_does_not_tell_any_more_are_not_held() -> None:
+    bench = Bench()
+    topic = LedTopic("effect", "", {"led": LedRule(("lit",))}, "stamp", {"effect": (0,)})
+    leds = LedAssembler(("led",), 500 * MS)
+
+    def tell(time: int, effect: int = 0) -> None:
+        stamp = SimpleNamespace(sec=100, nanosec=time * MS)
+        message = SimpleNamespace(stamp=stamp, effect=effect, lit=0.0)
+        bench.pairer.add_told_leds(leds, topic, message, 0)
+
+    tell(0)
+    tell(100, effect=3)
+    tell(300)
+    tell(400)
+    for time in (50, 200, 350):
+        bench.image(time)
+    assert bench.ready_states() == [(50, 0.0), (350, 0.0)]
+    assert bench.refused == {"LEDs not told": 1, "unknown LED state": 1}
+
+
+def test_leds_of_a_source_whose_messages_overtake_each_other_are_disputed() -> None:
+    bench = Bench()
+    topic = LedTopic("led", "", {"led": LedRule(("lit",))}, "stamp")
+    leds = LedAssembler(("led",), 500 * MS)
+    for time, lit in ((0, 0.0), (300, 1.0), (100, 1.0), (400, 1.0), (500, 1.0)):
+        message = SimpleNamespace(stamp=SimpleNamespace(sec=100, nanosec=time * MS), lit=lit)
+        bench.pairer.add_told_leds(leds, topic, message, 0)
+    bench.image(200)
+    assert bench.ready_states() == []
+    assert bench.refused == {"disputed LED state": 1}
 
 
 def test_messages_that_cannot_be_true_are_counted() -> None:

@@ -225,6 +225,19 @@ def test_qos_can_be_overridden(domain: int, client: Client, tmp_path: Path) -> N
         assert node.end()[0] == 0
 
 
+def test_what_refuses_to_start_ends(domain: int, tmp_path: Path) -> None:
+    nonsense = {"qos_overrides./image.subscription.reliability": "nonsense"}
+    with recorder(domain, tmp_path, **nonsense) as node:
+        assert node.wait() == 2
+        assert "check the parameters qos_overrides" in node.log and "Traceback" not in node.log
+    table = tmp_path / "table.yaml"
+    table.write_text('"bad name": {type: std_msgs/msg/Bool, leds: {front: {value: data}}}')
+    settings = {"led_sources": table, "led_names": "[front]", "led_directions": "[0.0]"}
+    with recorder(domain, tmp_path, **settings) as node:
+        assert node.wait() == 2
+        assert "bad name is no name of a topic" in node.log and "Traceback" not in node.log
+
+
 def test_segments_end_by_time(domain: int, client: Client, tmp_path: Path) -> None:
     camera = BlinkingCamera(client)
     with recorder(domain, tmp_path, segment_duration=1.0) as node:

@@ -264,12 +264,13 @@ def test_images_that_do_not_fit_are_refused_and_the_rest_goes_on(bench: Bench) -
     session.put(sample(2, width=40), with_ground_truth=False)
     session.put(sample(3, camera=replace(CAMERA, width=40), width=40), with_ground_truth=False)
     session.put(sample(4, camera=replace(CAMERA, K=np.diag([60.0, 60.0, 1.0]))), with_ground_truth=False)
+    session.put(sample(4, camera=replace(CAMERA, distortion_model="equidistant")), with_ground_truth=False)
     session.put(sample(5), with_ground_truth=False)
     session.stop()
     assert bench.refusals.counts == {
         "unreadable image": 1,
         "image size differs from CameraInfo": 1,
-        "camera changed": 2,
+        "camera changed": 3,
     }
     with Recording(bench.files()[0]) as recording:
         assert recording.image_stamps_ns.tolist() == [0, 5]
@@ -362,6 +363,14 @@ def test_an_output_directory_that_cannot_be_made_is_an_error_in_the_state(
     assert "cannot create" in session.error
 
 
-def test_an_uncalibrated_camera_is_refused() -> None:
-    with pytest.raises(LedposeError, match="focal length 0"):
-        Camera.from_message(SimpleNamespace(k=[0.0] * 9, d=[], distortion_model="", width=32, height=24))
+@pytest.mark.parametrize(("place", "value"), [("k", 0.0), ("k", np.nan), ("d", np.inf), ("k4", 0.0)])
+def test_a_camera_that_no_recording_can_be_of_is_refused(place: str, value: float) -> None:
+    """When its message comes, not when a file is to begin: that would end the recording."""
+    k, d = np.diag([50.0, 50.0, 1.0]).ravel(), np.zeros(5)
+    {"k": k, "d": d, "k4": k[4:]}[place][0] = value
+    no_region = SimpleNamespace(width=0, height=0, x_offset=0, y_offset=0)
+    message = SimpleNamespace(
+        k=k, d=d, distortion_model="", width=32, height=24, binning_x=0, binning_y=0, roi=no_region
+    )
+    with pytest.raises(LedposeError, match="calibrate the camera"):
+        Camera.from_message(message)

@@ -149,6 +149,17 @@ def test_foreign_names_and_pages_are_turned_away(view):
     Browser(address, Origin=address).close()
 
 
+def test_what_nobody_asked_for_is_not_read(view):
+    """Hosts are looked at only after all that a request brings along."""
+    _, address = view
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
+    connection.putrequest("POST", "/")
+    connection.putheader("Content-Length", "50000000")
+    connection.endheaders()
+    assert connection.getresponse().status == 400
+    connection.close()
+
+
 def test_a_browser_is_told_all_that_the_estimator_says(view, estimator):
     browser = Browser(view[1])
     estimator.peers = [peer(WIDTH * 0.75, 2.0, psi=math.pi), peer(20, 3.0)]

@@ -20,7 +20,7 @@ from geometry_msgs.msg import Point, Pose, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, ParameterException
+from rclpy.exceptions import InvalidParameterTypeException, NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
@@ -174,6 +174,8 @@ def subscribe(
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
             qos_overriding_options=QoSOverridingOptions(overridable),
         )
+    except NameValidationException as error:
+        raise LedposeError(f"{topic} is no name of a topic: {error}") from error
     except (RuntimeError, TypeError, ValueError, ParameterException) as error:
         raise LedposeError(
             f"cannot subscribe to {topic}, check the parameters qos_overrides: {error}"

@@ -75,10 +75,6 @@ class RecorderNode(Node):
         self._pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(
             parameters, self._refusals.count
         )
-        self._session = RecordingSession(SessionSettings.from_parameters(parameters), self._refusals)
-        if parameters.autostart:
-            self._session.start()
-
         image_type = CompressedImage if parameters.image_transport == "compressed" else Image
         ImageSubscription(self, image_type, "image", self._on_image, self._refusals, IMAGE_QUEUE)
         subscribe(self, CameraInfo, "camera_info", self._on_camera_info, sensor_qos(), self._refusals)
@@ -91,6 +87,10 @@ class RecorderNode(Node):
             subscribe(
                 self, PoseStamped, "ground_truth", self._on_pose, sensor_qos(POSE_QUEUE), self._refusals
             )
+        # What refuses to start leaves no thread behind.
+        self._session = RecordingSession(SessionSettings.from_parameters(parameters), self._refusals)
+        if parameters.autostart:
+            self._session.start()
         self.create_service(Trigger, "~/start", self._answer(self._start))
         self.create_service(Trigger, "~/stop", self._answer(self._stop))
         self.create_service(Trigger, "~/split", self._answer(self._session.split))
@@ -161,7 +161,8 @@ class RecorderNode(Node):
 
     def _record_ready_samples(self, at_end: bool = False) -> None:
         # Asked anew each time: a file that begins before its publisher is noticed would have no poses at all.
-        self._pairer.expects_poses = self._records_poses and self.count_publishers("ground_truth") > 0
+        topic = self.resolve_topic_name("ground_truth")
+        self._pairer.expects_poses = self._records_poses and self.count_publishers(topic) > 0
         # A publisher that is away when a segment begins may come back.
         self._has_had_poses |= self._pairer.expects_poses
         now, room = (math.inf, math.inf) if at_end else (time.monotonic(), self._session.room)
