@@ -410,7 +410,9 @@ def run(args: argparse.Namespace) -> None:
     """Measure and print."""
     known = _known_distance(args)
     for model in args.models:
-        PeerEstimator(model)  # A mistyped name is better told now than after an hour.
+        # Better told now than after an hour.
+        if PeerEstimator(model).metadata.calibration is None:
+            raise LedposeError(f"{model} is not calibrated: give it a scale with `ledpose calibrate` first")
         if args.other:
             from ledpose_ros.learning.export import load_onnx
 

@@ -79,8 +79,7 @@ def import_bag(
     pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(parameters, found.refusals.count)
     leds = LedAssembler(parameters.led_names, nanoseconds(parameters.led_max_age))
     pairer.expects_poses = topics.ground_truth is not None
-    # The recorder can only wait for the first CameraInfo, a bag can be asked for it.
-    camera = Camera.from_message(next(bag.messages(topics.camera_info)).decode())
+    camera = _first_camera(bag, topics.camera_info)
     session = RecordingSession(SessionSettings.from_parameters(parameters, file), found.refusals)
     first_ns = last_ns = 0
 
@@ -101,6 +100,11 @@ def import_bag(
                 if entry.topic == topics.image:
                     found.images += 1
                     seen_image()
+                    if camera is None:
+                        found.refusals.count(
+                            "no CameraInfo yet", "an image comes without a usable CameraInfo"
+                        )
+                        continue
                     image = CameraImage(message, camera)
                     stamp, size = stamp_ns(message.header.stamp), len(message.data)
                     pairer.add_image(image, stamp, last_ns, last_ns / 1e9, size)
@@ -110,7 +114,7 @@ def import_bag(
                     stamp = stamp_ns(message.header.stamp)
                     pairer.add_led_message(stamp, last_ns, message.name, message.position)
                 elif entry.topic == topics.camera_info:
-                    camera = Camera.from_message(message)
+                    camera = _camera_of(message, found.refusals)
                 else:
                     pairer.add_pose(stamp_ns(message.header.stamp), pose_of(message))
             except LedposeError as error:
@@ -123,3 +127,22 @@ def import_bag(
         raise LedposeError(session.error)
     found.samples, found.seconds = session.samples, (last_ns - first_ns) / 1e9
     return found
+
+
+def _first_camera(bag: Bag, topic: str) -> Camera | None:
+    """That of the first CameraInfo that can be used: a recorder can only wait for it, a bag can be asked."""
+    for entry in bag.messages(topic):
+        try:
+            return Camera.from_message(entry.decode())
+        except LedposeError:  # counted when its turn comes
+            continue
+    return None
+
+
+def _camera_of(message: Any, refusals: Refusals) -> Camera | None:
+    """The camera of a CameraInfo, as the recorder takes it: None for one that cannot be used."""
+    try:
+        return Camera.from_message(message)
+    except LedposeError as error:
+        refusals.count("camera not calibrated", str(error))
+        return None

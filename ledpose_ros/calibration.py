@@ -272,16 +272,17 @@ def _recess(sightings: list[_Sighting], otherwise: float) -> float:
 
 def _split(sightings: list[_Sighting], recess: float) -> tuple[list[_Sighting], list[Outlier]]:
     """The pictures that agree on c, and those that do not."""
-    constants = np.array([sighting.c(recess) for sighting in sightings])
-    deviations = constants - np.median(constants)
+    # One that claims to be nearer than the recess agrees with nobody.
+    constants = np.array([s.c(recess) if s.distance > recess else np.nan for s in sightings])
+    deviations = constants - np.nanmedian(constants)
     limit = max(
-        OUTLIER_DEVIATIONS * MAD_TO_DEVIATION * float(np.median(np.abs(deviations))), MIN_OUTLIER_OCTAVES
+        OUTLIER_DEVIATIONS * MAD_TO_DEVIATION * float(np.nanmedian(np.abs(deviations))), MIN_OUTLIER_OCTAVES
     )
     agree = np.abs(deviations) <= limit
     used = [sighting for sighting, good in zip(sightings, agree, strict=True) if good]
     centre = float(np.median(constants[agree]))
     return used, [
-        Outlier(sighting.name, float(constant) - centre)
-        for sighting, constant, good in zip(sightings, constants, agree, strict=True)
+        Outlier(sighting.name, sighting.c(min(recess, sighting.distance / 2)) - centre)
+        for sighting, good in zip(sightings, agree, strict=True)
         if not good
     ]

@@ -54,18 +54,24 @@ class Predictions:
 
 
 def truth(recording: Recording) -> Predictions:
-    """Ground truth of the images in which the peer is visible."""
+    """Ground truth of the images in which the peer is visible: its reference point lies in the picture.
+
+    Motion capture knows of robots behind the camera, too.
+    """
     ground_truth: GroundTruth | None = recording.ground_truth()
     if ground_truth is None:
         raise LedposeError(f"{recording.path} has no ground truth to compare with")
-    index = np.flatnonzero(ground_truth.valid)
+    info, index = recording.info, np.flatnonzero(ground_truth.valid)
+    uv = project(ground_truth.pose[index, :3], info.K, info.D, info.distortion_model)
+    is_visible = ((uv >= -0.5) & (uv <= np.array([info.width, info.height]) - 0.5)).all(1)
+    index, uv = index[is_visible], uv[is_visible]
     if not len(index):
         raise LedposeError(f"{recording.path} has no image in which the peer is visible")
-    info, pose = recording.info, ground_truth.pose[index]
+    pose = ground_truth.pose[index]
     position = pose[:, :3]
     return Predictions(
         index,
-        project(position, info.K, info.D, info.distortion_model),
+        uv,
         relative_bearing(pose),
         np.linalg.norm(position, axis=1),
         position,

@@ -50,12 +50,13 @@ class LedRule:
 
     def state(self, message: Any) -> bool | None:
         """On, off, or None: the message says nothing of this LED."""
+        values = [_number(value_of(message, path), path) for path in self.fields]
         if self.where is not None:
-            if not int(value_of(message, self.where)) & (self.bit or 0):
+            if not int(_number(value_of(message, self.where), self.where)) & (self.bit or 0):
                 return None
         elif self.bit is not None:
-            return any(int(value_of(message, path)) & self.bit for path in self.fields)
-        return max(float(value_of(message, path)) for path in self.fields) > self.above
+            return any(int(value) & self.bit for value in values)
+        return max(values) > self.above
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ class LedTopic:
 
     def since_ns(self, message: Any, receive_stamp_ns: int) -> int:
         """From which stamp on a message tells what is lit."""
-        return receive_stamp_ns if self.stamp is None else stamp_ns(value_of(message, self.stamp))
+        if self.stamp is None:
+            return receive_stamp_ns
+        try:
+            return stamp_ns(value_of(message, self.stamp))
+        except AttributeError as error:
+            raise LedposeError(f"{self.stamp} of the {type(message).__name__} is no stamp") from error
 
     def message_class(self) -> Any:
         """The Python class of the messages, with all fields that are asked for; LedposeError without."""
@@ -87,7 +93,11 @@ class LedTopic:
         paths = [path for rule in self.leds.values() for path in (*rule.fields, rule.where) if path]
         for path in (*paths, *self.observable, *self.send, *([self.stamp] if self.stamp else [])):
             # An array has no elements yet.
-            value_of(empty, path.partition("[")[0])
+            value = value_of(empty, path.partition("[")[0])
+            if path in paths and "[" not in path:
+                _number(value, path)
+        if self.stamp is not None:
+            self.since_ns(empty, 0)
         return found
 
 
@@ -100,6 +110,14 @@ def value_of(message: Any, path: str) -> Any:
     except (AttributeError, IndexError, TypeError) as error:
         raise LedposeError(f"the {type(message).__name__} has no {path}") from error
     return value
+
+
+def _number(value: Any, path: str) -> float:
+    """A field's value as a number; LedposeError if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise LedposeError(f"{path} is no number, but a {type(value).__name__}") from error
 
 
 def set_value(message: Any, path: str, value: Any) -> None:
@@ -155,8 +173,12 @@ def _topic(name: str, entry: Any) -> LedTopic:
     if not isinstance(entry["leds"], dict):
         raise LedposeError(f"the leds of topic {name} must map names to rules")
     observable = entry.get("observable", {})
-    if not isinstance(observable, dict) or not all(isinstance(v, list) for v in observable.values()):
+    if not isinstance(observable, dict) or not all(
+        _is_path(path) and isinstance(values, list) for path, values in observable.items()
+    ):
         raise LedposeError(f"'observable' of topic {name} must map fields to lists of values")
+    if "stamp" in entry and not _is_path(entry["stamp"]):
+        raise LedposeError(f"'stamp' of topic {name} must be a field, like header.stamp")
     send = entry.get("send", {})
     if not isinstance(send, dict) or not all(_is_path(path) for path in send):
         raise LedposeError(f"'send' of topic {name} must map fields, like color.r, to values")

@@ -42,6 +42,8 @@ REFUSED_BYTES = 4096
 """Room for the counts of `refused`: of fixed size, so that they are overwritten in place."""
 
 _H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+# Of what is in the file where something else should be.
+_FOREIGN_ERRORS = (*_H5PY_ERRORS, AttributeError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,7 +372,7 @@ class Recording:
         except LedposeError as error:
             self._file.close()
             raise LedposeError(f"{self.path}: {error}") from error
-        except _H5PY_ERRORS as error:
+        except _FOREIGN_ERRORS as error:
             self._file.close()
             raise LedposeError(
                 f"{self.path} is damaged ({error}): try `ledpose check {self.path}`"

@@ -134,6 +134,8 @@ def _collection(raw: BinaryIO, address: int, size: int) -> tuple[dict[int, int],
     The two ends agree unless it is torn.
     """
     objects: dict[int, int] = {}
+    if address >= size:  # of a reference that was overwritten
+        return objects, 0, 0
     raw.seek(address)
     head = raw.read(HEAP_HEADER.size)
     if len(head) < HEAP_HEADER.size or not head.startswith(b"GCOL"):

@@ -136,9 +136,11 @@ class Wanderer:
         bounds = self._bounds(pose[:2], peer)
         if self._holonomic:
             wanted = _towards(towards, limits.speed, limits.acceleration)
-            for outward, allowed in bounds:
+            # Away from a peer may be out of the arena, whose bounds come first.
+            for outward, allowed in (*bounds, *bounds[:4]):
                 wanted = wanted - outward * max(0.0, wanted @ outward - allowed)
-            wanted = to_arena.T @ wanted
+            is_within = all(wanted @ outward <= allowed + 1e-9 for outward, allowed in bounds)
+            wanted = to_arena.T @ wanted * is_within
         else:
             heading = to_arena[:, 0]
             way = max(0.0, towards @ heading) if abs(turning) < _FACING else 0.0

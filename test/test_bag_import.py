@@ -2,6 +2,7 @@
 """A bag becomes the recording that the recorder would have made of its messages."""
 
 import errno
+import re
 
 import numpy as np
 import pytest
@@ -110,8 +111,21 @@ def test_bad_messages_are_counted_and_the_rest_is_imported(tmp_path, capsys):
     write_bag(tmp_path / "bag", BLINKING, 0, more=more)
     assert main(arguments(tmp_path, "--led-guard", str(GUARD))) == 0
     out = capsys.readouterr().out
-    assert "3 refused: unreadable message, as " in out
+    assert "2 refused: unreadable message, as " in out
+    assert "1 refused: camera not calibrated, as " in out
     assert f"holds {far_from_changes().sum()} samples" in out
+
+
+def test_images_wait_for_no_camera_that_cannot_be_used(tmp_path, capsys):
+    """As by the recorder, they are refused from such a CameraInfo to the next good one, a second later."""
+    first = int(BLINKING.images_ns[0])
+    useless = (first - 1, CAMERA_TOPIC, camera_info(first - 1, focal_length=0.0))
+    write_bag(tmp_path / "bag", BLINKING, 0, more=[useless])
+    assert main(arguments(tmp_path, "--led-guard", str(GUARD))) == 0
+    out = capsys.readouterr().out
+    refused = int((BLINKING.images_ns < first + 10**9).sum())
+    assert "1 refused: camera not calibrated, as " in out
+    assert re.search(rf"^({refused}|{refused + 1}) refused: no CameraInfo yet, as ", out, re.MULTILINE), out
 
 
 @pytest.mark.parametrize(

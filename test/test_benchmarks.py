@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks compute, on a handful of numbers; the benchmarks themselves take minutes."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_model import write_fake_model
+from fake_model import METADATA, write_fake_model
 from test_evaluation import straight_ahead, write_recording
 from toy import write_toy_recording
 
@@ -211,6 +212,14 @@ def test_bad_arguments_are_refused_before_anything_is_rendered(tmp_path, words, 
     with pytest.raises(LedposeError, match=sentence):
         accuracy.run(arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_scale_is_refused_before_an_hour_is_spent(tmp_path):
+    """`ledpose train` leaves such models."""
+    model = write_fake_model(tmp_path / "fake.onnx", dataclasses.replace(METADATA, calibration=None))
+    arguments = accuracy.make_parser().parse_args([str(model), "--data", str(tmp_path / "data")])
+    with pytest.raises(LedposeError, match="is not calibrated"):
+        accuracy.run(arguments)
 
 
 @pytest.mark.parametrize("half", [False, True])

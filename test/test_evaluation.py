@@ -16,11 +16,12 @@ from ledpose_ros.calibration import calibrate as calibrate_pictures
 from ledpose_ros.cli import main
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
+from ledpose_ros.evaluation import truth
 from ledpose_ros.geometry import compose_poses
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.model_metadata import WINDOW_SIDE, Calibration
-from ledpose_ros.recording import RecordingInfo, RecordingWriter
+from ledpose_ros.recording import Recording, RecordingInfo, RecordingWriter
 
 pytestmark = pytest.mark.extra("train")
 
@@ -153,6 +154,32 @@ def test_a_picture_that_disagrees_is_named_and_does_not_count(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"{pictures[3]} is left out: it disagrees with the others by +1.00 octaves" in said
     assert all(str(path) not in said for path in pictures[:3])
+
+
+@pytest.mark.parametrize("distances", [[0.7, 0.7, 2.5, 2.5, 0.7, 0.07], [0.7, 0.7, 0.07]])
+def test_a_distance_shorter_than_the_robot_is_a_mistake_that_is_named(tmp_path, capsys, distances):
+    """Seen as near as the others: a digit was forgotten."""
+    near, far = (write_fake_model(tmp_path / f"{n}.onnx", log2_scale=n) for n in (0, 2))
+    seen = {0.7: PeerEstimator(near).detect(WHITE), 2.5: PeerEstimator(far).detect(WHITE)}
+    answers = iter([seen.get(distance, seen[0.7]) for distance in distances])
+
+    class Both(PeerEstimator):
+        def detect(self, rgb):
+            return next(answers)
+
+    pictures = [Picture(f"{number}", WHITE, distance) for number, distance in enumerate(distances)]
+    recessed = Calibration(c=0.0, images=9, residual=0.1, width=WIDTH, recess=0.1)
+    calibration, outliers = calibrate_pictures(Both(near), pictures, known=recessed)
+    assert [outlier.name for outlier in outliers] == [f"{len(distances) - 1}"]
+    assert outliers[0].octaves < -2 and np.isfinite(calibration.c)
+
+
+def test_robots_behind_the_camera_and_beside_the_picture_are_not_in_view(tmp_path):
+    """Motion capture tells their poses all the same."""
+    behind, beside = (np.array([*place, 0, 0, 0, 1.0]) for place in ((0, 0, -2.0), (3.0, 0, 1.0)))
+    poses = np.array([*straight_ahead([2.0], 0.0), behind, beside])
+    with Recording(write_recording(tmp_path / "poses.h5", poses)) as recording:
+        assert truth(recording).index.tolist() == [0]
 
 
 def test_pictures_that_scatter_are_all_kept(tmp_path):

@@ -179,6 +179,27 @@ def test_check_finishes_the_file_of_a_dead_recorder(
         assert len(recording) == 5
 
 
+@pytest.mark.parametrize("garbage", [b"\xff" * 8, (2**62).to_bytes(8, "little")])
+def test_check_saves_what_garbage_does_not_refer_to(tmp_path: Path, garbage: bytes) -> None:
+    """Of 40 samples, the pictures of the second piece of the index are lost."""
+    path, out = tmp_path / "a.h5", tmp_path / "out.h5"
+    with RecordingWriter(path, INFO) as writer:
+        for number in range(40):
+            append(writer, number, (1.0, 0.0), number, with_pose=False)
+        rows = writer._file["image"].chunks[0]
+        piece = writer._file["image"].id.get_chunk_info(1)
+    assert 0 < rows < 40
+    data = bytearray(path.read_bytes())
+    for row in range(rows):
+        # Of a reference, the address comes after the length.
+        place = piece.byte_offset + 16 * row + 4
+        data[place : place + 8] = garbage
+    path.write_bytes(data)
+    assert main(["check", str(path), "--repair", str(out)]) == 3
+    with Recording(out) as recording:
+        assert len(recording) == 40 - rows
+
+
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_check_saves_what_lies_before_the_cut(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], share: float

@@ -17,13 +17,14 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS
+from ledpose_ros.recording import Recording
 from ledpose_ros.recording_check import SMALLEST_SIDE
 
 torch = pytest.importorskip("torch")
 
 from ledpose_ros.cli import main  # noqa: E402
 from ledpose_ros.learning import augmentation, dataset, loss  # noqa: E402
-from ledpose_ros.learning.dataset import batch_indices, load_recordings  # noqa: E402
+from ledpose_ros.learning.dataset import batch_indices, digest, load_recordings  # noqa: E402
 from ledpose_ros.learning.network import (  # noqa: E402
     MAX_PEAKS,
     SCALES,
@@ -767,6 +768,49 @@ def test_joined_images_say_which_sample_is_where():
         )
         assert seen[:6].all() and torch.equal(seen[6:8], ~seen[8:])
     assert not shown.shows(torch.tensor([[10.0, -2.0]]).expand(10, 2), size).any()
+
+
+@pytest.mark.parametrize(("batch", "share"), [(24, 0.25), (3, 0.25), (2, 0.5), (1, 0.5)])
+def test_few_images_are_joined_as_often_as_many(batch, share):
+    """As on one of many processes, which have a few each; one alone has nothing to be joined with."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.zeros(batch, 3, 2, 4)
+    alone = [augmentation.join_some(images, share, generator)[1].alone for _ in range(400)]
+    expected = 0 if batch == 1 else share
+    assert 1 - np.mean(alone) / batch == pytest.approx(expected, abs=0.04)
+
+
+def test_a_level_camera_above_whose_horizon_all_is_is_refused(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 4)
+    data = load_recordings([tmp_path / "toy.h5"], level=True)
+    uv = torch.full((4, 2), 20.0)
+    one = torch.ones(4)
+    windows = Windows(uv, 0 * one, one, torch.ones(4, 2), torch.zeros(4, 2), 0 * one)
+    with pytest.raises(LedposeError, match="above its horizon"):
+        _on_floor(windows, data)
+
+
+def test_led_directions_of_pi_and_minus_pi_are_the_same(tmp_path):
+    for name, turn in (("a.h5", math.pi), ("b.h5", -math.pi)):
+        write_toy_recording(tmp_path / name, 4)
+        with h5py.File(tmp_path / name, "r+") as file:
+            directions = np.array(file.attrs["led_directions"])
+            directions[np.abs(np.abs(directions) - math.pi) < 1e-6] = turn
+            file.attrs["led_directions"] = directions
+    assert len(load_recordings([tmp_path / "a.h5", tmp_path / "b.h5"])) == 8
+
+
+@pytest.mark.parametrize("changed", ["image_stamp_ns", "K"])
+def test_a_recording_of_other_stamps_or_another_camera_is_another_one(tmp_path, changed):
+    """Training sees both: pictures next in time, and how deep the floor lies."""
+    write_toy_recording(tmp_path / "toy.h5", 4)
+    with Recording(tmp_path / "toy.h5") as recording:
+        before = digest(recording)
+        if changed == "K":
+            recording.info = replace(recording.info, K=2 * recording.info.K)
+        else:
+            recording.image_stamps_ns = recording.image_stamps_ns + 1
+        assert digest(recording) != before
 
 
 def test_a_far_peer_beside_a_near_one_is_a_peak():

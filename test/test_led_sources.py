@@ -89,6 +89,31 @@ def test_a_field_that_is_not_there_is_named():
     assert LedRule(("leds[0].red",)).state(message) is True
 
 
+def test_a_field_that_is_no_number_or_stamp_is_named(tmp_path):
+    for message, words in (
+        (Message(data="on"), "data is no number, but a str"),
+        (Message(data=[1]), "a list"),
+    ):
+        with pytest.raises(LedposeError, match=words):
+            LedRule(("data",)).state(message)
+    (topic,) = sources(
+        tmp_path, "t: {type: std_msgs/msg/Header, stamp: frame_id, leds: {a: {value: data}}}", ("a",)
+    )
+    with pytest.raises(LedposeError, match="frame_id of the SimpleNamespace is no stamp"):
+        topic.since_ns(Message(frame_id="map"), 0)
+
+
+def test_a_table_of_fields_that_are_no_numbers_is_refused_at_start(tmp_path):
+    pytest.importorskip("std_msgs.msg")
+    for fields, words in (
+        ("leds: {a: {value: frame_id}}", "frame_id is no number"),
+        ("leds: {a: {value: stamp.sec}}, stamp: frame_id", "is no stamp"),
+    ):
+        (topic,) = sources(tmp_path, f"t: {{type: std_msgs/msg/Header, {fields}}}", ("a",))
+        with pytest.raises(LedposeError, match=words):
+            topic.message_class()
+
+
 LED = "{type: std_msgs/msg/Bool, leds: {a: {value: data}}}"
 
 
@@ -106,6 +131,8 @@ LED = "{type: std_msgs/msg/Bool, leds: {a: {value: data}}}"
             "unknown key colour: its keys are leds, observable, send, stamp, type",
         ),
         ("t: {type: a/msg/B, observable: {x: 1}, leds: {a: {value: d}}}", "lists of values"),
+        ("t: {type: a/msg/B, observable: {5: [1]}, leds: {a: {value: d}}}", "must map fields"),
+        ("t: {type: a/msg/B, stamp: 5, leds: {a: {value: d}}}", "'stamp' of topic t must be a field"),
         ("t: {type: a/msg/B, leds: {a: {value: 'd x'}}}", "'d x' is no field"),
         ("t: {type: a/msg/B, leds: {a: {value: []}}}", "needs a value"),
         ("t: {type: a/msg/B, leds: {a: {value: d, above: red}}}", "'above' must be a number"),

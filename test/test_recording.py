@@ -316,6 +316,11 @@ def claim_fewer_than_none(file: h5py.File) -> None:
     file["n_committed"][()] = -5
 
 
+def make_the_images_a_group(file: h5py.File) -> None:
+    del file["image"]
+    file.create_group("image")
+
+
 def claim_more_samples(file: h5py.File) -> None:
     file["n_committed"][()] = 4
 
@@ -338,6 +343,8 @@ def store_a_nan_state(file: h5py.File) -> None:
         (delete_attribute("led_names"), "led_names"),
         (delete_attribute("software"), "software"),
         (damage_attribute("K", np.zeros(8)), "8 numbers"),
+        (damage_attribute("width", np.inf), "is damaged"),
+        (make_the_images_a_group, "is damaged"),
         (damage_attribute("K", np.zeros(9)), "focal"),
         (delete_dataset("image"), "image"),
         (delete_dataset("n_committed"), "n_committed"),

@@ -138,6 +138,17 @@ def test_plateaus(name: str, curve: Curve, words: str) -> None:
     assert words in verdict.what and verdict.advice
 
 
+def test_guessing_knows_how_often_leds_are_on() -> None:
+    """LEDs that are on a third of the time are guessed better than by half."""
+    answers = healthy()
+    states = np.zeros_like(answers.led_states)
+    states[::3] = 1
+    guess = falling(0.7, 0.634)
+    assert verdicts(CURVES | {"leds/fine": guess}, answers, DEFAULT_LED_NAMES) == []
+    found = verdicts(CURVES | {"leds/fine": guess}, replace(answers, led_states=states), DEFAULT_LED_NAMES)
+    assert any("where guessing gives 0.64" in verdict.what for verdict in found)
+
+
 def test_a_location_loss_that_was_lower_has_left_its_plateau() -> None:
     """Later phases show harder pictures: it rises again although nothing is forgotten."""
     values = np.concatenate([falling(2.77, 2.6).values, falling(2.77, 2.75).values])

@@ -68,6 +68,14 @@ def test_a_peer_is_kept_away_from(holonomic):
     assert (np.ptp(poses[:, :2], axis=0) > 1.0).all(), "it gets about all the same"
 
 
+def test_who_keeps_away_stays_in_the_arena():
+    """The way past the peer leads out of it."""
+    robot = wanderer(True, keep_away=0.6)
+    robot._goal = np.array([-0.9, 0.9, 0.0])
+    poses, _ = drive(robot, np.array([-1.0, 0.0, 0.0]), 100, 0.0, np.array([-0.75, 0.25]))
+    assert max(ARENA.distance_outside(pose[:2]) for pose in poses) < 1e-6
+
+
 def test_who_is_held_fast_gives_a_goal_up():
     held, pose = wanderer(), np.zeros(3)
     velocities = np.array([held.step(pose, PERIOD) for _ in range(int(10 * GOAL_TIMEOUT / PERIOD))])

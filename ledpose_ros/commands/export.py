@@ -11,6 +11,7 @@ from it.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,9 +64,13 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
 def export_float32(source: Path, output: Path) -> None:
     """Write what is in a checkpoint, or in a model, as this version does."""
     if source.suffix == ".onnx":
+        from ledpose_ros import __version__
         from ledpose_ros.learning.export import export_onnx, load_onnx
+        from ledpose_ros.learning.network import SCALES, STRIDE
 
-        export_onnx(*load_onnx(source), output)
+        network, metadata = load_onnx(source)
+        written_by = f"ledpose_ros {__version__}"
+        export_onnx(network, replace(metadata, scales=SCALES, stride=STRIDE, software=written_by), output)
     else:
         from ledpose_ros.learning.trainer import load_checkpoint
 

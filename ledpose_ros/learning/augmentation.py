@@ -90,10 +90,11 @@ class Shown(NamedTuple):
 def join_some(images: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Shown]:
     """The last `share` of the images (B, 3, H, W) go on as the first ones right of an upright line.
 
-    The line lies in the middle half of the width.
+    The line lies in the middle half of the width. Of few images it is their share on the average.
     """
     batch, width = len(images), images.shape[3]
-    joined = int(share * batch)
+    spare = torch.rand((), generator=generator, device=images.device).item()
+    joined = min(int(share * batch + spare), batch // 2)
     alone = batch - joined
     line = 0.25 + 0.5 * torch.rand(joined, generator=generator, device=images.device)
     right = (torch.arange(width, device=images.device) + 0.5) / width > line[:, None]

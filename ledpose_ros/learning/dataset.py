@@ -7,6 +7,7 @@ The ground-truth group of a recording is never opened here.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.geometry import check_camera, depth_per_range, pixel_rays
+from ledpose_ros.geometry import check_camera, depth_per_range, pixel_rays, wrap_angle
 from ledpose_ros.images import decode_image
 from ledpose_ros.learning.network import WINDOW_CELLS
 from ledpose_ros.recording import Recording, RecordingInfo
@@ -37,6 +38,8 @@ MEMORY_SHARE = 0.6
 CROP_CELLS = 160
 """Side of the crop that is kept of each window, at 64 cells a window: room for displaced, zoomed and turned
 ones."""
+SAME_DIRECTION = 1e-3
+"""LED directions that differ by less [rad] are the same."""
 MIN_DROP = 0.02
 """Sine of the angle below the horizon from which on the floor tells depth: 10 m from a camera 0.2 m high."""
 DECODED_AT_ONCE = 256
@@ -213,8 +216,12 @@ def load_recordings(
 
 
 def digest(recording: Recording) -> str:
-    """SHA-256 of what training sees of a recording: encoded images and LED states."""
-    summary = hashlib.sha256(np.ascontiguousarray(recording.led_states, dtype="<f4").tobytes())
+    """SHA-256 of what training sees of a recording: camera, stamps, LED states and encoded images."""
+    info = recording.info
+    camera = json.dumps([info.camera_frame, info.distortion_model, info.K.tolist(), info.D.tolist()])
+    summary = hashlib.sha256(camera.encode())
+    summary.update(np.ascontiguousarray(recording.image_stamps_ns, dtype="<i8").tobytes())
+    summary.update(np.ascontiguousarray(recording.led_states, dtype="<f4").tobytes())
     for index in range(len(recording)):
         summary.update(np.asarray(recording.encoded_image(index)).tobytes())
     return summary.hexdigest()
@@ -244,7 +251,8 @@ def _check_fits(
             f"{path} has the LEDs {', '.join(info.led_names)}, "
             f"{first_path} has {', '.join(first.led_names)}: train on recordings with the same LED names"
         )
-    if not np.allclose(info.led_directions, first.led_directions, atol=1e-3):
+    turned = wrap_angle(np.array(info.led_directions) - np.array(first.led_directions))
+    if np.abs(turned).max() > SAME_DIRECTION:
         raise LedposeError(
             f"{path} has other LED directions than {first_path}: correct the recorder's led_directions"
         )

@@ -121,7 +121,7 @@ def write_report(directory: Path, model: Path, recordings: Sequence[Path]) -> Re
             title=escape(directory.resolve().name),
             verdicts=_verdict_box(found),
             facts=_facts(state, log, opened, estimator.metadata.software),
-            curves=_picture(_curve_figure(log.curves, phases, len(led_names)))
+            curves=_picture(_curve_figure(log.curves, phases, plateaus(answers.led_states)))
             if log.curves
             else "<p>The run was too short to log anything.</p>",
             pictures=_picture(sight_figure(samples, seen)),
@@ -333,7 +333,9 @@ def _picture(figure: Figure) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
-def _curve_figure(curves: Mapping[str, Curve], phases: Sequence[tuple[str, int]], leds: int) -> Figure:
+def _curve_figure(
+    curves: Mapping[str, Curve], phases: Sequence[tuple[str, int]], guessing: Mapping[str, float]
+) -> Figure:
     """Every logged quantity over the steps, with the phases as bands and the plateaus of guessing dashed."""
     columns = 3
     rows = -(-len(curves) // columns)
@@ -352,8 +354,8 @@ def _curve_figure(curves: Mapping[str, Curve], phases: Sequence[tuple[str, int]]
                 part = Curve(curve.steps[inside], curve.values[inside])
                 axis.plot(part.steps, part.values, color="black", alpha=0.25, linewidth=0.8)
                 axis.plot(part.steps, part.smooth(), color="black", linewidth=1.4)
-        if name in plateaus(leds):
-            axis.axhline(plateaus(leds)[name], color="#d62728", linestyle="--", linewidth=1)
+        if name in guessing:
+            axis.axhline(guessing[name], color="#d62728", linestyle="--", linewidth=1)
         axis.set_title(name, fontsize=10, loc="left")
         axis.grid(alpha=0.3)
     handles = [Patch(color=colour, alpha=0.15, label=kind) for kind, colour in colours.items()]

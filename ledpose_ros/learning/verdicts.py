@@ -73,9 +73,12 @@ class Answers:
     led_states: Array  # (N, K)
 
 
-def plateaus(leds: int) -> dict[str, float]:
-    """What losses, by their names in the log, amount to while all LEDs are guessed."""
-    return {"location": leds * math.log(2), "auxiliary": math.log(2), "leds/fine": math.log(2)}
+def plateaus(led_states: Array) -> dict[str, float]:
+    """What losses, by their names in the log, amount to where of LEDs only the share of time on is known."""
+    share = led_states.mean(0).clip(1e-6, 1 - 1e-6)
+    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    each = float(entropy.mean())
+    return {"location": float(entropy.sum()), "auxiliary": each, "leds/fine": each}
 
 
 def correlations(columns: Array) -> Array:
@@ -89,14 +92,14 @@ def correlations(columns: Array) -> Array:
 
 def verdicts(curves: Mapping[str, Curve], answers: Answers, led_names: Sequence[str]) -> list[Finding]:
     """What went wrong in a training run, nothing if all is well."""
-    found = [*_plateau_verdicts(curves, len(led_names)), *_collapse_verdicts(answers)]
+    found = [*_plateau_verdicts(curves, plateaus(answers.led_states)), *_collapse_verdicts(answers)]
     found += _led_verdicts(answers, led_names)
     return found
 
 
-def _plateau_verdicts(curves: Mapping[str, Curve], leds: int) -> list[Finding]:
+def _plateau_verdicts(curves: Mapping[str, Curve], guessing: Mapping[str, float]) -> list[Finding]:
     """Losses that are still where guessing is."""
-    found, guessing = [], plateaus(leds)
+    found = []
     if "location" in curves:
         # Its level depends on the phase, so what counts is whether it ever was clearly below.
         lowest = float(curves["location"].smooth().min())
