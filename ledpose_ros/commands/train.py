@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level",
         action="store_true",
-        help="cameras look level and stand, like the peers, on one flat floor: sizes follow from the height "
-        "in the picture, which makes distances much more accurate",
+        help="cameras look level, higher than the LEDs, and stand, like the peers, on one flat floor: sizes "
+        "follow from the height in the picture, which makes distances much more accurate",
     )
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the preset's)")
     parser.add_argument(
