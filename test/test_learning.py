@@ -780,16 +780,6 @@ def test_few_images_are_joined_as_often_as_many(batch, share):
     assert 1 - np.mean(alone) / batch == pytest.approx(expected, abs=0.04)
 
 
-def test_a_level_camera_above_whose_horizon_all_is_is_refused(tmp_path):
-    write_toy_recording(tmp_path / "toy.h5", 4)
-    data = load_recordings([tmp_path / "toy.h5"], level=True)
-    uv = torch.full((4, 2), 20.0)
-    one = torch.ones(4)
-    windows = Windows(uv, 0 * one, one, torch.ones(4, 2), torch.zeros(4, 2), 0 * one)
-    with pytest.raises(LedposeError, match="above its horizon"):
-        _on_floor(windows, data)
-
-
 def test_led_directions_of_pi_and_minus_pi_are_the_same(tmp_path):
     for name, turn in (("a.h5", math.pi), ("b.h5", -math.pi)):
         write_toy_recording(tmp_path / name, 4)

@@ -89,6 +89,9 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, capsys):
         assert main(["export", str(EXACT), "-o", str(tmp_path / name)]) == 2
         assert f"cannot write {tmp_path / name}: {reason}" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mine.part"]
+    # It has no name that a part could be named after.
+    assert main(["export", str(EXACT), "-o", "."]) == 2
+    assert "cannot write .: Is a directory" in capsys.readouterr().err
 
 
 def test_8_bits_need_pictures(tmp_path, capsys):

@@ -146,7 +146,7 @@ def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
 def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Check, sign and write a model; an existing file is replaced only when the new one is whole."""
     if path.is_dir():
-        raise LedposeError(f"cannot write {path}: it is a directory, name a file")
+        raise LedposeError(f"cannot write {path}: Is a directory")
     onnx.checker.check_model(model)
     properties = {p.key: p.value for p in model.metadata_props}
     onnx.helper.set_model_props(model, properties | {DIGEST_KEY: json.dumps(NO_DIGEST)})

@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from tqdm import tqdm
 
-from ledpose_ros.errors import LedposeError
 from ledpose_ros.learning.dataset import CROP_CELLS, TrainingSet
 from ledpose_ros.learning.loss import (
     coarse_cross_entropy,
@@ -224,8 +223,7 @@ def _on_floor(windows: Windows, data: TrainingSet) -> Windows:
     """Windows whose sizes follow from how far below the horizon they are; none above it is trusted.
 
     The height of the camera is unknown, so the median size of each camera's trusted windows stays. So is the
-    height at which a side of the robot is seen: see `_due_to_bearing`. Raises LedposeError if none of a
-    camera's trusted windows is below the horizon, so that nothing could be learned from it.
+    height at which a side of the robot is seen: see `_due_to_bearing`.
     """
     log2_depth = torch.from_numpy(np.log2(data.floor_depths(windows.uv.double().numpy()))).float()
     on_floor = log2_depth.isfinite()
@@ -235,12 +233,6 @@ def _on_floor(windows: Windows, data: TrainingSet) -> Windows:
     for members in data.same_camera():
         known = members[on_floor[members].numpy()]
         sure = trusted[known]
-        if trusted[members].any() and not sure.any():
-            frame = data.cameras[data.recording[members[0]]].camera_frame
-            raise LedposeError(
-                f"peers of the camera {frame} are above its horizon, where there is no floor: it must look "
-                "level and be higher than LEDs, or train without --level"
-            )
         if sure.any():
             depth = log2_depth[known] - _due_to_bearing(log2_depth[known], windows.bearing[known], sure)
             offset = (windows.log2_scale[known] - depth)[sure].median()
