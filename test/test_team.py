@@ -1,57 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of three robots that watch each other: what it counts, and that it runs."""
+"""What is true of simulated robots that look at each other."""
+
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy")
 pytest.importorskip("ledpose_ros.simulation")
 
-from ros_graph import run_benchmark
+from ledpose_ros.errors import LedposeError
+from ledpose_ros.geometry import LEVEL_CAMERA, chained_pose, rotation_matrix, wrap_angle
+from ledpose_ros.simulation import CAMERA_POSITION, TeamFrame, TeamSimulation
+from ledpose_ros.simulation.drive import ROBOT_GAP, Gathering
+from ledpose_ros.simulation.room import Room
+from ledpose_ros.simulation.scene import TeamScene
 
-from benchmarks.team import Heard, score
-
-BENCHMARK = """
-from benchmarks import team
-team.SEEDS = (1001,)
-team.run(team.make_parser().parse_args())
-"""
-SECOND = 10**9
-
-
-def pose(x: float, turn: float = 0.0) -> np.ndarray:
-    """An upright peer 2 m ahead and `x` to the right, turned by an angle [rad] about its vertical."""
-    half, s, c = np.sqrt(0.5), np.sin(turn / 2), np.cos(turn / 2)
-    return np.array([x, 0.0, 2.0, half * c, -half * s, half * s, half * c])
+SEED = 5010
+MS = 1_000_000
 
 
-def test_names_are_right_wrong_or_nowhere():
-    heard = Heard()
-    for second in range(1, 6):
-        heard.answers["alpha"][second * SECOND] = np.array([[0.1, 0, 2], [5, 0, 2]])
-        heard.true["alpha", "beta"][second * SECOND] = pose(0)
-        heard.true["alpha", "gamma"][second * SECOND] = pose(1)
-    # Not answered, so no matter.
-    heard.true["alpha", "beta"][9 * SECOND] = pose(0)
-    heard.named["alpha", "beta"] = {3 * SECOND: pose(0.1, 0.5), 4 * SECOND: pose(0.9), 5 * SECOND: pose(-0.7)}
-    heard.named["alpha", "gamma"] = {2 * SECOND: pose(0.7, -1.0)}
-
-    found = score(heard)
-    assert (found.pictures, found.seen, found.found) == (5, 10, 5)
-    assert (found.right, found.wrong, found.nowhere) == (2, 1, 1)
-    assert sorted(found.distances) == pytest.approx([0.1, 0.3])
-    # Where a robot is matters a little: it is seen from another side there.
-    assert sorted(np.abs(found.bearings)) == pytest.approx([0.5, 1.0], abs=0.15)
-    assert sorted(found.waits) == [1.0, 2.0]
+def frames_of(count: int, **settings) -> list[TeamFrame]:
+    simulation = TeamSimulation(
+        **{"seed": SEED, "robots": 3, "width": 96, "height": 54, "rate": 5.0, **settings}
+    )
+    frames = [simulation.step() for _ in range(count)]
+    simulation.close()
+    return frames
 
 
-def test_nobody_said_anything():
-    found = score(Heard())
-    assert (found.pictures, found.seen, found.right) == (0, 0, 0)
+def same(first: TeamFrame, second: TeamFrame) -> bool:
+    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in vars(first))
 
 
-def test_it_runs():
-    printed = run_benchmark(BENCHMARK, ["--seconds", "5"])
-    row = next(line for line in printed.splitlines() if line.startswith("seed 1001")).split()
-    pictures, seen, found = map(int, row[2:5])
-    assert 0 < found <= seen and pictures > 0
+def test_the_seed_decides_everything():
+    frames = frames_of(5)
+    assert all(same(one, other) for one, other in zip(frames, frames_of(5), strict=True))
+    assert not np.array_equal(frames[0].rgb, frames_of(1, seed=SEED + 1)[0].rgb)
+
+
+def test_pictures_are_taken_in_turn_and_leds_change_between_them():
+    frames = frames_of(30)
+    assert [frame.robot for frame in frames] == [0, 1, 2] * 10
+    assert set(np.diff([frame.stamp_ns for frame in frames])) == {200 * MS}
+    states = np.array([frame.led_states for frame in frames])
+    assert (np.abs(np.diff(states, axis=0)).sum(0) > 0).all(), "every LED changes"
+    assert len({tuple(column) for column in states.reshape(len(frames), -1).T}) == 12, "and on its own"
+    for before, frame in pairwise(frames):
+        if not np.array_equal(before.led_states, frame.led_states):
+            assert frame.led_stamp_ns == frame.stamp_ns - 100 * MS
+
+
+def test_poses_in_the_room_and_in_the_picture_are_the_same_poses():
+    mount = np.concatenate([CAMERA_POSITION, LEVEL_CAMERA])
+    frames = frames_of(9)
+    for frame in frames:
+        camera = chained_pose(frame.body_poses[frame.robot], mount)
+        others = np.delete(frame.body_poses, frame.robot, axis=0)
+        for seen, in_room in zip(frame.poses, others, strict=True):
+            found = chained_pose(camera, seen)
+            np.testing.assert_allclose(found[:3], in_room[:3], atol=1e-9)
+            np.testing.assert_allclose(rotation_matrix(found[3:]), rotation_matrix(in_room[3:]), atol=1e-9)
+    for before, frame in pairwise(frames):
+        # At most 1 m/s^2 and 4 rad/s^2 over 0.2 s: velocities hold for the way between two pictures.
+        moved = (frame.body_poses - before.body_poses)[:, :3]
+        forward_left = np.einsum("rji,rj->ri", rotation_matrix(frame.body_poses[:, 3:]), moved)[:, :2] / 0.2
+        assert np.abs(forward_left - frame.velocities[:, :2]).max() < 0.25
+
+
+def test_robots_see_each_other_where_they_are_said_to_be_and_never_themselves():
+    seen = 0
+    for index in range(3):
+        scene = TeamScene(np.random.default_rng((SEED, index)), 160, 90, robots=3)
+        scene.advance(3.0)
+        for robot, view in enumerate(scene.views):
+            renderer, model = view._renderer, view._model
+            renderer.enable_segmentation_rendering()
+            renderer.update_scene(view._data, f"robot{robot}/camera")
+            geoms = renderer.render()[..., 0]
+            renderer.disable_segmentation_rendering()
+            bodies = np.where(geoms >= 0, model.body_rootid[model.geom_bodyid[geoms]], -1)
+            assert not (bodies == model.body(f"robot{robot}").id).any()
+            others = [other for other in range(3) if other != robot]
+            for other, pose, is_visible in zip(others, view.poses, view.visible(), strict=True):
+                if not is_visible:
+                    continue
+                rows, columns = np.nonzero(bodies == model.body(f"robot{other}").id)
+                u, v = (view.camera_matrix @ pose[:3])[:2] / pose[2]
+                assert columns.min() - 1 <= u <= columns.max() + 1
+                assert rows.min() - 1 <= v <= rows.max() + 1
+                seen += 1
+        scene.close()
+    assert seen >= 6
+
+
+def test_leds_of_each_robot_are_seen_by_the_others():
+    scene = TeamScene(np.random.default_rng((SEED, 7)), 160, 90, robots=2)
+    for view in scene.views:
+        assert view.visible()[0]
+        dark, lit = (view.picture(np.full((1, 4), state)).astype(int) for state in (0.0, 1.0))
+        u, v = (view.camera_matrix @ view.poses[0][:3])[:2] / view.poses[0][2]
+        row, column = np.unravel_index((lit - dark).sum(2).argmax(), dark.shape[:2])
+        assert (lit - dark).max() > 60
+        assert np.hypot(row - v, column - u) < 0.3 * 0.5 * 160 / view.poses[0][2]
+    scene.close()
+
+
+@pytest.mark.parametrize("robots", [2, 3, 4])
+def test_robots_mostly_look_at_each_other_and_never_collide(robots):
+    rng = np.random.default_rng((SEED, robots))
+    nearest, in_view, sides = np.inf, [], []
+    for _ in range(4):
+        gathering = Gathering(Room(*rng.uniform(2.4, 5.0, 2)), robots, rng)
+        for _ in range(120):
+            gathering.advance(0.25)
+            poses = np.array([robot.pose for robot in gathering.robots])
+            nearest = min(nearest, *(np.hypot(*(a - b)[:2]) for a, b in combinations(poses, 2)))
+            for a in poses:
+                for b in poses:
+                    if a is not b:
+                        azimuth = np.arctan2(*(b - a)[1::-1])
+                        in_view.append(abs(wrap_angle(azimuth - a[2])) < np.radians(45))
+                        sides.append(float(wrap_angle(azimuth + np.pi - b[2])))
+    assert nearest > ROBOT_GAP - 0.03
+    assert np.mean(in_view) > 0.45
+    assert (np.histogram(sides, 4, (-np.pi, np.pi))[0] > 0.01 * len(sides)).all(), "all sides are shown"
+
+
+@pytest.mark.parametrize("settings", [{"robots": 1}, {"rate": 0.0}, {"width": 8}])
+def test_impossible_teams_are_refused(settings):
+    with pytest.raises(LedposeError, match="must be at least 2"):
+        TeamSimulation(**{"seed": 0, "robots": 3, **settings})
