@@ -15,7 +15,14 @@ from ledpose_ros.geometry import pose_of
 from ledpose_ros.led_sources import LedAssembler, LedTopic
 from ledpose_ros.leds import nanoseconds, stamp_ns
 from ledpose_ros.pairing import SamplePairer
-from ledpose_ros.recording_session import FAILED, Camera, CameraImage, RecordingSession, SessionSettings
+from ledpose_ros.recording_session import (
+    FAILED,
+    Camera,
+    CameraImage,
+    RecordingSession,
+    SessionSettings,
+    usable_camera,
+)
 from ledpose_ros.refusals import Refusals
 
 POSE_TYPES = ("geometry_msgs/msg/PoseStamped",)
@@ -114,7 +121,7 @@ def import_bag(
                     stamp = stamp_ns(message.header.stamp)
                     pairer.add_led_message(stamp, last_ns, message.name, message.position)
                 elif entry.topic == topics.camera_info:
-                    camera = _camera_of(message, found.refusals)
+                    camera = usable_camera(message, found.refusals)
                 else:
                     pairer.add_pose(stamp_ns(message.header.stamp), pose_of(message))
             except LedposeError as error:
@@ -137,12 +144,3 @@ def _first_camera(bag: Bag, topic: str) -> Camera | None:
         except LedposeError:  # counted when its turn comes
             continue
     return None
-
-
-def _camera_of(message: Any, refusals: Refusals) -> Camera | None:
-    """The camera of a CameraInfo, as the recorder takes it: None for one that cannot be used."""
-    try:
-        return Camera.from_message(message)
-    except LedposeError as error:
-        refusals.count("camera not calibrated", str(error))
-        return None

@@ -53,6 +53,15 @@ class Camera:
         return cls(K, D, message.distortion_model, *image_size(message))
 
 
+def usable_camera(message: Any, refusals: Refusals) -> Camera | None:
+    """The camera of a sensor_msgs/CameraInfo; None for one that cannot be used, which is counted."""
+    try:
+        return Camera.from_message(message)
+    except LedposeError as error:
+        refusals.count("camera not calibrated", str(error))
+        return None
+
+
 @dataclass(frozen=True, eq=False)
 class CameraImage:
     """An Image or CompressedImage message and the camera as it was known when the image came."""

@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write the averaged network of a checkpoint as ONNX."""
-    from ledpose_ros import __version__
     from ledpose_ros.learning.export import export_onnx
     from ledpose_ros.learning.network import SCALES, STRIDE
     from ledpose_ros.learning.trainer import network_from_checkpoint
@@ -56,7 +55,6 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
             "recordings": state["digests"],
             **{name: state[name] for name in ("level", "preset", "step", "seed")},
         },
-        software=f"ledpose_ros {__version__}",
     )
     export_onnx(network, metadata, path)
 
@@ -64,13 +62,13 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
 def export_float32(source: Path, output: Path) -> None:
     """Write what is in a checkpoint, or in a model, as this version does."""
     if source.suffix == ".onnx":
-        from ledpose_ros import __version__
         from ledpose_ros.learning.export import export_onnx, load_onnx
         from ledpose_ros.learning.network import SCALES, STRIDE
+        from ledpose_ros.model_metadata import ModelMetadata
 
         network, metadata = load_onnx(source)
-        written_by = f"ledpose_ros {__version__}"
-        export_onnx(network, replace(metadata, scales=SCALES, stride=STRIDE, software=written_by), output)
+        writer = ModelMetadata.software
+        export_onnx(network, replace(metadata, scales=SCALES, stride=STRIDE, software=writer), output)
     else:
         from ledpose_ros.learning.trainer import load_checkpoint
 

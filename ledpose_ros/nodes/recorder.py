@@ -45,6 +45,7 @@ from ledpose_ros.recording_session import (
     CameraImage,
     RecordingSession,
     SessionSettings,
+    usable_camera,
 )
 from ledpose_ros.refusals import Refusals
 
@@ -139,11 +140,7 @@ class RecorderNode(Node):
             self._record_ready_samples()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        try:
-            self._camera = Camera.from_message(message)
-        except LedposeError as error:
-            self._camera = None
-            self._refusals.count("camera not calibrated", str(error))
+        self._camera = usable_camera(message, self._refusals)
 
     def _on_led_states(self, message: JointState) -> None:
         now_ns = self.get_clock().now().nanoseconds
