@@ -99,8 +99,8 @@ class LedDriver:
       is tried after `RETRY_PERIOD` and begins anew with all LEDs off (or on, where that is asked for).
     - A command that takes longer than `guard` may have switched the LEDs at any time in between, and no
       listener leaves out pictures of all that time. So nothing is said until the silence has been
-      longer than `max_age`: listeners then know that the pictures in between tell nothing. The same holds
-      of the first command after a failure.
+      longer than `max_age`, by stamps as well as by `steady`: listeners then know that the pictures in
+      between tell nothing. The same holds of the first command after a failure.
     """
 
     def __init__(
@@ -125,7 +125,8 @@ class LedDriver:
         self._states: States | None = None
         self._stamp_ns: int | None = None  # of the state that is still to be said
         self._is_told = False
-        self._said_at = -inf
+        self._said_at, self._said_ns = -inf, 0
+        self._silent_until_ns = 0
         self._sure_at = -inf  # nothing is said before
         self._free_at = -inf  # no command before
         self._toggle_at = inf
@@ -209,11 +210,22 @@ class LedDriver:
                 "the recorder",
             )
         if is_slow or before is None:
-            self._sure_at = max(self._sure_at, self._said_at + self._settings.max_age + KEEP_ALIVE)
+            silence = self._settings.max_age + KEEP_ALIVE
+            self._sure_at = max(self._sure_at, self._said_at + silence)
+            if self._said_ns > 0:
+                self._silent_until_ns = self._said_ns + nanoseconds(silence)
             self._stamp_ns = None
         self._free_at = self._sure_at + self._settings.hold
         self._toggle_at = self._sure_at + self._toggles.duration()
         self._lit_since = self._sure_at
+
+    def _wait_for_clock(self, now: float) -> None:
+        """Stay silent for longer: simulated time is slow."""
+        later = now + KEEP_ALIVE - self._sure_at
+        self._sure_at += later
+        self._free_at += later
+        self._toggle_at += later
+        self._lit_since += later
 
     def _fail(self, error: LedposeError) -> None:
         self._states, self._free_at = None, self._steady() + RETRY_PERIOD
@@ -226,6 +238,9 @@ class LedDriver:
             return
         if self._is_told and now < self._said_at + KEEP_ALIVE:
             return
+        if self._said_ns <= self._clock_ns() < self._silent_until_ns:
+            self._wait_for_clock(now)
+            return
         try:
             self._adapter.check()
         except LedposeError as error:
@@ -237,7 +252,7 @@ class LedDriver:
 
     def _utter(self, stamp_ns: int, states: States) -> None:
         self._say(stamp_ns, states)
-        self._said_at = self._steady()
+        self._said_at, self._said_ns = self._steady(), stamp_ns
 
     def _next_due(self) -> float:
         if self._states is None:

@@ -16,10 +16,16 @@ OFF, ON = (False,) * 4, (True,) * 4
 
 
 class Robot:
-    """Four LEDs that take time to be switched, by a clock that only commands and pauses move on."""
+    """Four LEDs that take time to be switched, by a clock that only commands and pauses move on.
 
-    def __init__(self, settings: BlinkSettings = SETTINGS, seed: int = 0, command_time: float = 0.01) -> None:
+    Stamps are `pace` times as fast as it.
+    """
+
+    def __init__(
+        self, settings: BlinkSettings = SETTINGS, seed: int = 0, command_time: float = 0.01, pace: float = 1.0
+    ) -> None:
         self.now = 5.0
+        self.pace = pace
         self.command_time = command_time
         self.error = ""
         self.commands: list[tuple[float, float, tuple[bool, ...]]] = []
@@ -30,9 +36,11 @@ class Robot:
             self,
             settings,
             seed,
-            lambda stamp_ns, states: self.said.append((stamp_ns / 1e9 - CLOCK_AHEAD, states, self.now)),
+            lambda stamp_ns, states: self.said.append(
+                (stamp_ns / 1e9 - CLOCK_AHEAD, states, self.now * self.pace)
+            ),
             lambda reason, sentence: self.refused.append(reason),
-            lambda: nanoseconds(self.now + CLOCK_AHEAD),
+            lambda: nanoseconds(self.now * self.pace + CLOCK_AHEAD),
             lambda: self.now,
         )
 
@@ -124,13 +132,15 @@ def true_states(robot: Robot, when: float) -> list[tuple[bool, ...]]:
     return before[-2:] if under_way else before[-1:]
 
 
-@pytest.mark.parametrize("command_time", [0.001, 0.04, 0.3])
-def test_no_label_is_wrong_however_long_commands_take(command_time):
-    robot = Robot(command_time=command_time)
+@pytest.mark.parametrize(
+    ("command_time", "pace"), [(0.001, 1.0), (0.04, 1.0), (0.3, 1.0), (0.3, 0.3), (0.3, 2.0)]
+)
+def test_no_label_is_wrong_however_long_commands_take(command_time, pace):
+    robot = Robot(command_time=command_time, pace=pace)
     robot.run(120.0)
     history, labelled = robot.labels(), 0
     for when in np.arange(5.0, 120.0, 0.013):
-        held = history.lookup(nanoseconds(when))
+        held = history.lookup(nanoseconds(when * pace))
         if not isinstance(held, Rejection):
             labelled += 1
             assert true_states(robot, when) == [tuple(held.states.astype(bool))]
