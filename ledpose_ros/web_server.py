@@ -29,6 +29,8 @@ NO_PICTURE = "none"
 PERIOD = 0.1
 # A browser that does not answer for so long is gone: a phone that left the network says no goodbye [s].
 PING = 5.0
+# Each costs the robot a share of its processor.
+MOST_BROWSERS = 16
 # Bytes that a request may bring along, and how long a connection may say nothing [s].
 MOST_SENT, IDLE = 1000, 60.0
 ENDING_SECONDS = 2.0
@@ -62,16 +64,21 @@ class PageServer:
         self._thread.join(ENDING_SECONDS)
 
     def come(self, browser: "_Browser") -> None:
-        """A browser has come, or wants another picture."""
+        """A browser has come."""
+        if len(self._browsers) >= MOST_BROWSERS:
+            browser.close(1013, f"{MOST_BROWSERS} pages are open already: close another")
+            return
         self._browsers.add(browser)
-        self._tell_demand()
+        browser.begin()
+        self.tell_demand()
 
     def go(self, browser: "_Browser") -> None:
         """A browser has gone."""
         self._browsers.discard(browser)
-        self._tell_demand()
+        self.tell_demand()
 
-    def _tell_demand(self) -> None:
+    def tell_demand(self) -> None:
+        """Browsers have come or gone, or want other pictures."""
         wanted = frozenset(browser.subject for browser in self._browsers) - {NO_PICTURE}
         new = wanted if self._browsers else None
         if new != self.wanted and not self._stopping.is_set():
@@ -157,6 +164,9 @@ class _Browser(_Checked, WebSocketHandler):
     def open(self) -> None:
         self.set_nodelay(True)
         self._server.come(self)
+
+    def begin(self) -> None:
+        """Send what there is to see, from now on."""
         self._task = asyncio.ensure_future(self._show())
 
     def on_close(self) -> None:
@@ -169,7 +179,7 @@ class _Browser(_Checked, WebSocketHandler):
             self._is_shown.set()
         elif message in (*PICTURES, NO_PICTURE):
             self.subject, self._sent = str(message), 0
-            self._server.come(self)
+            self._server.tell_demand()
         else:
             self.close(1003, "not understood")
 

@@ -25,6 +25,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from ledpose_ros.images import decode_image
+from ledpose_ros.web_server import MOST_BROWSERS
 
 LISTENED = ("markers", "peer_poses", "peer_led_states", "camera_info", "ground_truth", "debug_image")
 
@@ -43,6 +44,7 @@ class Browser:
         self.state: dict[str, Any] = {}
         self.picture = b""
         self.is_closed = False
+        self.farewell: str | None = None
         self.count = 0
         self._await(self._connect(HTTPRequest(f"{address.replace('http', 'ws', 1)}/live", headers=headers)))
 
@@ -63,6 +65,7 @@ class Browser:
             return False
         message = self._inbox.popleft()
         self.is_closed = message is None
+        self.farewell = self._socket.close_reason
         self._is_picture = isinstance(message, bytes)
         self.count += 1
         if isinstance(message, bytes):
@@ -252,6 +255,25 @@ def test_nonsense_from_a_browser_ends_only_its_own_connection(view, estimator):
     estimator.say_until(lambda: polite.follow() and polite.picture)
     rude.close()
     polite.close()
+
+
+def test_one_page_too_many_is_told_so_and_may_come_when_another_has_gone(view, estimator):
+    pages = [Browser(view[1]) for _ in range(MOST_BROWSERS)]
+    late = Browser(view[1])
+    estimator.client.wait_until(lambda: not late.take() and late.is_closed, what="the end of the connection")
+    assert late.farewell == "16 pages are open already: close another"
+    assert late.count == 1, "it was sent something"
+    pages.pop().close()
+
+    def is_let_in() -> bool:
+        page = Browser(view[1])
+        pages.append(page)
+        estimator.client.spin_for(0.3)
+        return bool(page.follow())
+
+    estimator.client.wait_until(is_let_in, what="a place for another page")
+    for page in (late, *pages):
+        page.close()
 
 
 def test_it_follows_a_namespace_and_remapped_topics(client, domain, tmp_path):

@@ -19,6 +19,7 @@ let pictured = null; // the one that is on the page
 let range = RANGES[0];
 let heard = performance.now();
 let state = null;
+let farewell = ""; // of the server, when it closed the connection
 
 // --- connection ------------------------------------------------------------------------------------------
 
@@ -42,9 +43,10 @@ function connect() {
       shown(); // another one has been chosen meanwhile
     }
   });
-  mine.addEventListener("close", () => {
+  mine.addEventListener("close", (event) => {
     if (socket !== mine) return;
     socket = null;
+    farewell = event.reason;
     tellSilence();
     setTimeout(connect, RETRY);
   });
@@ -62,7 +64,7 @@ document.addEventListener("visibilitychange", () => {
 
 function tellSilence() {
   const isSilent = performance.now() - heard > SILENCE;
-  if (socket === null) setHeadline("error", "no connection to ledpose view; trying again");
+  if (socket === null) setHeadline("error", `${farewell || "no connection to ledpose view"}; trying again`);
   else if (isSilent) setHeadline("error", "ledpose view does not answer");
   if (socket === null || isSilent) {
     for (const section of document.querySelectorAll("section")) section.classList.add("stale");
