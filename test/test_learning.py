@@ -834,6 +834,30 @@ def test_a_pyramid_keeps_odd_edges():
     assert [tuple(level.shape[-2:]) for level in pyramid.halves] == [(3, 4), (2, 2), (1, 1)]
 
 
+def test_training_halves_pictures_of_odd_size_as_the_exported_graph_does(tmp_path):
+    write_toy_recording(tmp_path / "odd.h5", 2, size=(151, 101))
+    pictures = load_recordings([tmp_path / "odd.h5"]).pictures[0]
+    graph = image_pyramid(torch.from_numpy(pictures.images)).halves[0]
+    trained = torch.from_numpy(pictures.halves).permute(0, 3, 1, 2) / 127.5 - 1
+    assert (trained - graph).abs().max() < 1.01 / 127.5, "but for rounding to whole grey values"
+
+
+@pytest.mark.parametrize("size", [(720, 848), (480, 640), (360, 640), (101, 151)])
+def test_cells_of_coarse_scales_lie_where_they_look(size):
+    """A cell of the finest scale has what the coarse cell above it says, down to the last row and column."""
+    height, width = size
+    torch.manual_seed(0)
+    network = PeerNetwork().eval()
+    image = torch.randint(0, 255, (1, height, width, 3), dtype=torch.uint8)
+    halves = image_pyramid(image).halves
+    with torch.no_grad():
+        location = network.coarse_maps(halves).location[0]
+        for level, half in enumerate(halves):
+            coarse = network.coarse(half)[0, 0]
+            rows, columns = (torch.arange(cells) // 2**level for cells in location.shape[1:])
+            torch.testing.assert_close(location[level], coarse[rows][:, columns])
+
+
 def test_pictures_must_have_a_cell_at_the_coarsest_scale():
     assert STRIDE / min(SCALES) == SMALLEST_SIDE
 

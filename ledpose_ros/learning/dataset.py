@@ -274,15 +274,17 @@ def _decode(recording: Recording, samples: NDArray[np.int64], pictures: Pictures
             image = decode_image(data)
         except LedposeError as error:
             raise LedposeError(f"{recording.path}, sample {samples[place]}: {error}") from error
+        height, width, _ = image.shape
         if image.shape != pictures.images.shape[1:]:
-            height, width, _ = image.shape
             raise LedposeError(
                 f"{recording.path}, sample {samples[place]} is {width}x{height}, but its file tells another "
                 "size: record each size into a file of its own"
             )
         pictures.images[place] = image
-        # Halved once here rather than at every step: the coarse network never sees the full size.
-        pictures.halves[place] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        # Halved once here rather than at every step: the coarse network never sees the full size. An odd last
+        # row or column is kept, as by `halve`.
+        even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        pictures.halves[place] = cv2.resize(even, size, interpolation=cv2.INTER_AREA)
 
     with (
         ThreadPoolExecutor() as pool,

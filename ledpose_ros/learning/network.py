@@ -343,8 +343,10 @@ class PeerNetwork(nn.Module):
     def coarse_maps(self, halves: list[Tensor]) -> CoarseMaps:
         """The coarse network on every scale (levels 1, 2, ... of a pyramid), upsampled to the finest grid."""
         maps = [self.coarse(image) for image in halves]
-        cells = maps[0].shape[-2:]
-        stacked = torch.stack([maps[0]] + [F.interpolate(m, size=cells, mode="nearest") for m in maps[1:]], 1)
+        height, width = maps[0].shape[-2:]
+        # By whole factors, and then cut: the last cell of a coarse scale may reach beyond those of the finest.
+        enlarged = [F.interpolate(m, scale_factor=2.0**n, mode="nearest") for n, m in enumerate(maps[1:], 1)]
+        stacked = torch.stack([maps[0]] + [m[..., :height, :width] for m in enlarged], 1)
         location, bearing, leds, zoom = stacked.split([1, 2, self.leds, 1], dim=2)
         return CoarseMaps(location[:, :, 0], squash(bearing, 2), leds, zoom[:, :, 0])
 
