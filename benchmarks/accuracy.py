@@ -453,10 +453,11 @@ def _write(summary: Mapping[str, Any], path: Path | None) -> None:
 def _known_distance(args: argparse.Namespace) -> KnownDistance | None:
     if (args.calibration is None) != (args.distance is None):
         raise LedposeError("a calibration needs both the --calibration picture and its --distance")
+    for option in ("calibration", "level"):
+        if getattr(args, option) and not args.other:
+            raise LedposeError(f"--{option} is for another robot: give its recording with --other")
     if args.calibration is None:
         return None
-    if not args.other:
-        raise LedposeError("--calibration is for another robot: give its recording with --other")
     reference = None if args.reference is None else tuple(args.reference)
     return KnownDistance(args.calibration, args.distance, args.focal_length, reference)
 

@@ -247,6 +247,9 @@ def run(args: argparse.Namespace) -> None:
     """Train, measure and print."""
     if args.begun is not None and PLAIN in (args.method or METHODS):
         raise LedposeError(f"--from goes on with ours: name what with --method, and not {PLAIN}")
+    for method in args.method or ():
+        if args.begun and args.keep and args.begun.resolve().parent == (args.keep / method).resolve():
+            raise LedposeError(f"--keep would overwrite {args.begun}, from which to go on: keep elsewhere")
     rows: dict[str, list[tuple[float, Metrics]]] = {}
     for path in args.earlier:
         for method, found in json.loads(path.read_text()).items():

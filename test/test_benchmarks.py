@@ -203,6 +203,7 @@ def test_a_recording_without_ground_truth_is_not_split(tmp_path):
     [
         (["--calibration", "picture.png"], "needs both"),
         (["--calibration", "picture.png", "--distance", "1.5"], "--other"),
+        (["--level"], "--level is for another robot"),
         (["absent.onnx"], "absent.onnx does not exist"),
         ([str(shipped_model()), "--other", "absent.h5"], "int8, too coarse to train from"),
     ],
@@ -330,6 +331,14 @@ def test_the_plain_loss_goes_on_from_no_checkpoint_of_ours(tmp_path):
     ):
         with pytest.raises(LedposeError, match="--from goes on with ours"):
             learning.run(learning.make_parser().parse_args([*words, *methods]))
+
+
+def test_a_checkpoint_to_go_on_from_is_not_overwritten(tmp_path):
+    kept = tmp_path / "kept"
+    begun = kept / learning.OURS / "checkpoint.pt"
+    words = [str(tmp_path / "toy.h5"), "--from", str(begun), "--keep", str(kept), "--method", learning.OURS]
+    with pytest.raises(LedposeError, match="would overwrite"):
+        learning.run(learning.make_parser().parse_args(words))
 
 
 def test_figures_of_earlier_runs_are_shown_together(tmp_path, capsys):

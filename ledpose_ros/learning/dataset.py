@@ -168,7 +168,8 @@ def load_recordings(
     `spill` (default: the system's temporary directory), which vanish with the process. `share` (rank, of how
     many) loads only that part of each recording: training on several processes. `level` says that cameras
     look level and stand, like the peers, on one floor. Raises LedposeError when the recordings are
-    unreadable, empty, or differ in LED names or directions; picture sizes may differ.
+    unreadable, empty, or differ in LED names or directions; picture sizes may differ, but no picture may be
+    alone in its size.
     """
     if not paths:
         raise LedposeError("no recording given: name at least one HDF5 file")
@@ -188,6 +189,8 @@ def load_recordings(
         for (width, height), group in groupby(by_size, key=lambda path: _size(recordings[path])):
             members = list(group)
             count = sum(len(spans[path]) for path in members)
+            if count == 1:  # which batch normalisation cannot learn from
+                raise LedposeError(f"{members[0]} has the only picture of {width}x{height}: leave it out")
             # All of it is allocated at once: joining parts afterwards would need twice the memory.
             part = Pictures(
                 store.allocate((count, height, width, 3)),

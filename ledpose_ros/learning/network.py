@@ -344,7 +344,7 @@ class PeerNetwork(nn.Module):
         """The coarse network on every scale (levels 1, 2, ... of a pyramid), upsampled to the finest grid."""
         maps = [self.coarse(image) for image in halves]
         height, width = maps[0].shape[-2:]
-        # By whole factors, and then cut: the last cell of a coarse scale may reach beyond those of the finest.
+        # By whole factors, and then cut: the last coarse cell may reach beyond the last one of the finest.
         enlarged = [F.interpolate(m, scale_factor=2.0**n, mode="nearest") for n, m in enumerate(maps[1:], 1)]
         stacked = torch.stack([maps[0]] + [m[..., :height, :width] for m in enlarged], 1)
         location, bearing, leds, zoom = stacked.split([1, 2, self.leds, 1], dim=2)
