@@ -80,7 +80,8 @@ def import_bag(
     """Write a bag's images with the LED states held at their stamps to `file`.
 
     `parameters` (attributes) are the recorder's; `seen_image` is called after each image. Raises
-    `LedposeError` for what ends a recording; what was written by then is kept, as the recorder would.
+    `LedposeError` for what ends a recording; what was written by then is kept, as the recorder would, but
+    where somebody interrupts it as the `.part` file.
     """
     found = Imported()
     pairer: SamplePairer[CameraImage] = SamplePairer.from_parameters(parameters, found.refusals.count)
@@ -128,6 +129,9 @@ def import_bag(
                 found.refusals.count("unreadable message", str(error))
             record(last_ns / 1e9)
         record(math.inf)
+    except KeyboardInterrupt:
+        session.abandon()
+        raise
     finally:
         session.close()
     if session.state == FAILED:

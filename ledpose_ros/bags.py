@@ -18,6 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import Camera
+from ledpose_ros.outputs import check_new
 
 SECOND = 1_000_000_000
 END_OF_TIME = 2**31 * SECOND
@@ -142,15 +143,11 @@ class BagWriter:
         self.path = path
         self._store = get_typestore(Stores.LATEST)
         self._connections: dict[str, Connection] = {}
-        self._aside: TemporaryDirectory[str] | None = None
-        folder = path
-        if path.exists():
-            raise LedposeError(f"{path} exists already: remove it, or give another name")
+        check_new(path, path.suffix)
         try:
-            if path.suffix == ".mcap":
-                self._aside = TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}_")
-                folder = Path(self._aside.name, path.stem)
-            self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+            self._aside = TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}_")
+            self._folder = Path(self._aside.name, path.stem if path.suffix == ".mcap" else path.name)
+            self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except (OSError, WriterError) as error:
             raise self._failed(error) from error
@@ -164,6 +161,7 @@ class BagWriter:
 
     def header(self, stamp_ns: int, frame: str) -> Any:
         """A std_msgs/Header."""
+        self._check_stamp(stamp_ns)
         time = self.new("builtin_interfaces/msg/Time", *divmod(stamp_ns, SECOND))
         return self.new("std_msgs/msg/Header", time, frame)
 
@@ -193,13 +191,16 @@ class BagWriter:
             roi=self.new("sensor_msgs/msg/RegionOfInterest", 0, 0, 0, 0, False),
         )
 
-    def write(self, topic: str, type_name: str, message: Any, receive_stamp_ns: int) -> None:
-        """Append a message."""
-        if not 0 <= receive_stamp_ns < END_OF_TIME:
+    def _check_stamp(self, stamp_ns: int) -> None:
+        if not 0 <= stamp_ns < END_OF_TIME:
             raise LedposeError(
-                f"cannot write the bag {self.path}: the stamp {receive_stamp_ns} ns is not of the years "
+                f"cannot write the bag {self.path}: the stamp {stamp_ns} ns is not of the years "
                 "1970 to 2038, which bags can hold: set the clock that gives the stamps"
             )
+
+    def write(self, topic: str, type_name: str, message: Any, receive_stamp_ns: int) -> None:
+        """Append a message."""
+        self._check_stamp(receive_stamp_ns)
         try:
             if topic not in self._connections:
                 name = f"/{topic.lstrip('/')}"
@@ -217,11 +218,12 @@ class BagWriter:
     ) -> None:
         try:
             self._writer.close()
-            if self._aside is not None and error is None:
-                (storage,) = Path(self._aside.name, self.path.stem).glob("*.mcap")
-                storage.replace(self.path)
+            if error is None:
+                whole = self._folder
+                if self.path.suffix == ".mcap":
+                    (whole,) = whole.glob("*.mcap")
+                whole.replace(self.path)
         except (OSError, WriterError) as failure:
             raise self._failed(failure) from failure
         finally:
-            if self._aside is not None:
-                self._aside.cleanup()
+            self._aside.cleanup()

@@ -12,6 +12,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ INTERRUPTED, UNREAD = 130, 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `ledpose` with the given arguments (those of the process if None); return its exit status."""
+    _open_standard_streams()
     try:
         try:
             return _status(list(sys.argv[1:] if argv is None else argv))
@@ -62,6 +64,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who reads has seen enough, as `head` has. Python would try to write the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
+
+
+def _open_standard_streams() -> None:
+    """Let streams that were closed lead nowhere, else the next file that is opened takes their place.
+
+    What the terminal cannot show, in a file's name say, is spelled out.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _status(arguments: list[str]) -> int:

@@ -21,13 +21,16 @@ from ledpose_ros.estimator import (
     reference_points,
     standard_deviations,
 )
-from ledpose_ros.geometry import project, relative_bearing
+from ledpose_ros.geometry import pixel_rays, project, relative_bearing
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import Calibration
 from ledpose_ros.recording import GroundTruth, Recording, RecordingInfo
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
+
+SAME_DIRECTION = 0.9998
+"""Cosine of the angle, a degree, within which a robot is where the ray of its pixel goes."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,14 @@ def truth(recording: Recording) -> Predictions:
     if ground_truth is None:
         raise LedposeError(f"{recording.path} has no ground truth to compare with")
     info, index = recording.info, np.flatnonzero(ground_truth.valid)
-    uv = project(ground_truth.pose[index, :3], info.K, info.D, info.distortion_model)
+    camera = info.K, info.D, info.distortion_model
+    uv = project(ground_truth.pose[index, :3], *camera)
     is_visible = ((uv >= -0.5) & (uv <= np.array([info.width, info.height]) - 0.5)).all(1)
+    index, uv = index[is_visible], uv[is_visible]
+    # Distortion that was not fitted so far out folds robots beside the picture back into it.
+    position = ground_truth.pose[index, :3]
+    along_ray = (pixel_rays(uv, *camera) * position).sum(1)
+    is_visible = along_ray > SAME_DIRECTION * np.linalg.norm(position, axis=1)
     index, uv = index[is_visible], uv[is_visible]
     if not len(index):
         raise LedposeError(f"{recording.path} has no image in which the peer is visible")

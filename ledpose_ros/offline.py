@@ -20,6 +20,7 @@ from ledpose_ros.frames import Frame
 from ledpose_ros.geometry import Camera
 from ledpose_ros.images import encode_image
 from ledpose_ros.model_metadata import ModelMetadata
+from ledpose_ros.outputs import check_new
 from ledpose_ros.visualization import draw_estimates
 
 
@@ -67,8 +68,7 @@ def open_sinks(
         for path in paths:
             if path.suffix not in (".csv", ".mp4", ".mcap"):
                 raise LedposeError(f"what should {path} be: its name must end in .csv, .mp4 or .mcap")
-            if path.exists():
-                raise LedposeError(f"{path} exists already: remove it, or give another name")
+            check_new(path, path.suffix)
         if len({path.resolve() for path in paths}) < len(paths):
             raise LedposeError("the same output is given twice: give each another name")
         parts = {path: path.with_suffix(f".part{path.suffix}") for path in paths if path.suffix != ".mcap"}
@@ -151,8 +151,10 @@ class VideoSink:
             self._video = cv2.VideoWriter(str(self._path), codec, rate, self._size)
             if not self._video.isOpened():
                 why = f"OpenCV makes none of {width}x{height} at {rate:g} Hz"
-                if not self._path.parent.is_dir():
-                    why = f"there is no folder {self._path.parent}"
+                try:
+                    self._path.open("ab").close()
+                except OSError as error:
+                    why = str(error.strerror)
                 raise LedposeError(f"cannot write the video {self._path}: {why}")
         if (width, height) != self._size:
             self.left_out += 1

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import Evaluation
 from ledpose_ros.metrics import bearing_errors, position_errors_px
+from ledpose_ros.outputs import check_new
 from ledpose_ros.recording import Recording
 from ledpose_ros.synchronisation import Synchronisation
 
@@ -19,23 +20,29 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 TRUE, SAID = "#2ca02c", "#d62728"
+PLOTS = ("predictions.png", "errors.png", "bearings.png", "distances.png")
+
+
+def check_plots(directory: Path) -> None:
+    """Refuse a directory that holds any of the plots already."""
+    for name in PLOTS:
+        check_new(directory / name, ".png")
 
 
 def write_plots(evaluation: Evaluation, recording: Recording, directory: Path) -> list[Path]:
     """Write predictions on images, errors against distance and bearing, and distances; returns the files."""
+    check_plots(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "predictions": predictions_on_images(evaluation, recording),
-        "errors": errors_against_pose(evaluation),
-        "bearings": bearing_scatter(evaluation),
-    }
+    figures = [
+        predictions_on_images(evaluation, recording),
+        errors_against_pose(evaluation),
+        bearing_scatter(evaluation),
+    ]
     if np.isfinite(evaluation.said.distance).any():
-        figures["distances"] = distance_scatter(evaluation)
-    written = []
-    for name, figure in figures.items():
-        path = directory / f"{name}.png"
+        figures.append(distance_scatter(evaluation))
+    written = [directory / name for name in PLOTS[: len(figures)]]
+    for path, figure in zip(written, figures, strict=True):
         write_figure(figure, path)
-        written.append(path)
     return written
 
 

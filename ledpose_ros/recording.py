@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -97,6 +97,11 @@ class GroundTruth:
     valid: np.ndarray
 
 
+def part_of(path: Path) -> Path:
+    """What a recording is called until it is whole."""
+    return Path(f"{path}.part")
+
+
 class RecordingWriter:
     """Writes `PATH.part`, renamed to `PATH` (which ends in .h5) by `close()`.
 
@@ -114,7 +119,7 @@ class RecordingWriter:
         self, path: str | PathLike[str], info: RecordingInfo, with_ground_truth: bool = False
     ) -> None:
         self.path = Path(path)
-        self.part_path = Path(f"{self.path}.part")
+        self.part_path = part_of(self.path)
         self.info = info
         self.with_ground_truth = with_ground_truth
         self.refused: Mapping[str, int] = {}
@@ -311,7 +316,10 @@ class RecordingWriter:
             raise LedposeError(f"cannot finish {self.part_path}: {_system_error(error)}") from error
 
     def abandon(self) -> None:
-        """After an error: commit what can be, close, and leave the `.part` file to `ledpose check`."""
+        """After an error: commit what can be, close, and leave the `.part` file to `ledpose check`.
+
+        One without any sample is taken away: there is nothing to lose, and it would be in the way.
+        """
         if self._file:
             with contextlib.suppress(LedposeError):
                 self.commit()
@@ -319,6 +327,8 @@ class RecordingWriter:
                 self._close_file()
             except _H5PY_ERRORS:
                 RecordingWriter.has_failed = True
+            if not self._count:
+                self.part_path.unlink(missing_ok=True)
 
     def __enter__(self) -> "RecordingWriter":
         return self
@@ -494,21 +504,31 @@ class Recording:
         self.close()
 
 
-def copy_samples(source: Recording, samples: Iterable[int], writer: RecordingWriter) -> None:
-    """Append samples of a recording to another one as they are, with their poses if the writer takes any.
+def copy_samples(
+    source: Recording,
+    samples: Iterable[int],
+    writer: RecordingWriter,
+    without_pose: Container[int] = (),
+) -> None:
+    """Append samples of a recording to another one as they are.
 
-    The writer commits every COPIES_COMMITTED samples.
+    With their poses if the writer takes any, but for samples in `without_pose`. LedposeError names the sample
+    that cannot be written. The writer commits every COPIES_COMMITTED samples.
     """
     truth = source.ground_truth() if writer.with_ground_truth else None
     for index in samples:
-        writer.append(
-            source.encoded_image(index).tobytes(),
-            int(source.image_stamps_ns[index]),
-            int(source.receive_stamps_ns[index]),
-            source.led_states[index],
-            int(source.led_stamps_ns[index]),
-            truth.pose[index] if truth is not None and truth.valid[index] else None,
-        )
+        has_pose = truth is not None and truth.valid[index] and index not in without_pose
+        try:
+            writer.append(
+                source.encoded_image(index).tobytes(),
+                int(source.image_stamps_ns[index]),
+                int(source.receive_stamps_ns[index]),
+                source.led_states[index],
+                int(source.led_stamps_ns[index]),
+                truth.pose[index] if truth is not None and has_pose else None,
+            )
+        except LedposeError as error:
+            raise LedposeError(f"sample {index} of {source.path}: {error}") from error
         if len(writer) % COPIES_COMMITTED == 0:
             writer.commit()
 
@@ -521,6 +541,8 @@ def _open(path: Path) -> h5py.File:
     except OSError as error:
         if isinstance(error, BlockingIOError):  # HDF5 locks a file while it is open for writing
             raise LedposeError(f"{path} is still being written: stop the recorder first") from error
+        if isinstance(error, PermissionError):
+            raise LedposeError(f"{path} cannot be read: {error.strerror}") from error
         if not h5py.is_hdf5(path):
             raise LedposeError(f"{path} is no HDF5 file, so it is no recording") from error
         raise LedposeError(f"{path} is damaged ({error}): try `ledpose check {path}`") from error

@@ -201,6 +201,11 @@ class RecordingSession:
             self._tasks.put(None)
             self._thread.join()
 
+    def abandon(self) -> None:
+        """Write all that is queued, leave the file as its `.part`, and end the thread."""
+        self._ask(self._abandon)
+        self.close()
+
     # --- in the writer thread -------------------------------------------------------------------------------
 
     def _ask(self, command: Callable[[], str]) -> str:
@@ -268,6 +273,16 @@ class RecordingSession:
         self._safe_before += writer.committed
         self._last_file = writer.path, len(writer)
         return f"{writer.path} holds {len(writer)} samples"
+
+    def _abandon(self) -> str:
+        self.state = STOPPED
+        writer, self._writer, self._uncommitted = self._writer, None, 0
+        if writer is None:
+            return "no sample was recorded"
+        self._note_refusals(writer)
+        writer.abandon()
+        self._last_file = writer.part_path, len(writer)
+        return f"{writer.part_path} holds {len(writer)} samples"
 
     def _write(self, sample: PairedSample[CameraImage], with_ground_truth: bool) -> None:
         if self.state == FAILED:

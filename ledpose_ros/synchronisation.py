@@ -247,10 +247,18 @@ def synchronise(observations: Observations, max_offset: float = 1.0) -> Synchron
         )
     fits_from, fits_to = _valley(offsets, losses, losses[best] + FIT * drop)
     if np.isnan(fits_from + fits_to):
-        tried = offsets[~np.isnan(losses)]
+        # What could be tried in one piece with the best: LED states are not known at any offset.
+        unknown = np.flatnonzero(np.isnan(losses))
+        first = int(unknown[unknown < best].max(initial=-1)) + 1
+        last = int(unknown[unknown > best].min(initial=len(losses))) - 1
+        is_end_of_range = (np.isnan(fits_from) and first == 0) or (
+            np.isnan(fits_to) and last == len(losses) - 1
+        )
+        advice = "widen --range" if is_end_of_range else "repeat the LED states (keep-alive)"
         raise LedposeError(
             f"the best offset, {offsets[best]:.3f} s, lies at the edge of what could be tried, "
-            f"{tried[0]:.3f} to {tried[-1]:.3f} s: widen --range, or take images and LED states more often"
+            f"{offsets[first]:.3f} to {offsets[last]:.3f} s: {advice}, or take images and LED states more "
+            "often"
         )
     _refuse_rivals(offsets, losses, best, drop)
     recorded_loss = None

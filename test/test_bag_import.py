@@ -22,6 +22,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from ledpose_ros.cli import main
 from ledpose_ros.leds import DEFAULT_LED_NAMES
+from ledpose_ros.pairing import SamplePairer
 from ledpose_ros.recording import Recording, RecordingWriter
 
 BLINKING = blink(60)
@@ -168,6 +169,22 @@ def test_a_full_disk_ends_the_import_and_keeps_what_was_written(tmp_path, capsys
     assert "No space left on device" in capsys.readouterr().err
     with Recording(tmp_path / "out.h5") as recording:
         assert len(recording) == 10
+
+
+def test_an_import_that_was_interrupted_does_not_look_whole(tmp_path, monkeypatch):
+    write_bag(tmp_path / "bag", BLINKING, 0)
+
+    def interrupted_after_forty(pairer, image, stamp_ns, *more):
+        if stamp_ns == BLINKING.images_ns[40]:
+            raise KeyboardInterrupt
+        add_image(pairer, image, stamp_ns, *more)
+
+    add_image = SamplePairer.add_image
+    monkeypatch.setattr(SamplePairer, "add_image", interrupted_after_forty)
+    assert main(arguments(tmp_path)) == 130
+    assert not (tmp_path / "out.h5").exists()
+    with Recording(tmp_path / "out.h5.part") as recording:
+        assert 0 < len(recording) <= 40
 
 
 def test_an_exported_recording_is_imported_again(tmp_path, capsys):

@@ -95,10 +95,12 @@ def test_a_damaged_message_is_refused_when_it_is_decoded(tmp_path):
             entry.decode()
 
 
-@pytest.mark.parametrize("stamp", [-1, 2**63])
-def test_a_stamp_that_no_bag_can_hold_is_said(tmp_path, stamp):
-    words = f"the stamp {stamp} ns is not of the years"
-    with pytest.raises(LedposeError, match=words), BagWriter(tmp_path / "bag") as bag:
+@pytest.mark.parametrize(("stamp", "received"), [(-1, 0), (2**63, 0), (2**62, 0), (0, -1), (0, 2**63)])
+@pytest.mark.parametrize("name", ["bag", "bag.mcap"])
+def test_a_stamp_that_no_bag_can_hold_is_said_and_no_bag_left(tmp_path, name, stamp, received):
+    words = f"the stamp {stamp or received} ns is not of the years"
+    with pytest.raises(LedposeError, match=words), BagWriter(tmp_path / name) as bag:
         header = bag.header(stamp, "camera")
         info = bag.camera_info(header, pinhole_camera(100.0, 32, 32), 32, 32)
-        bag.write("info", "sensor_msgs/msg/CameraInfo", info, stamp)
+        bag.write("info", "sensor_msgs/msg/CameraInfo", info, received)
+    assert not list(tmp_path.iterdir())

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from toy import write_toy_recording
 
 import ledpose_ros.commands
 from ledpose_ros import __version__, cli
+from ledpose_ros.recording import Recording
 
 HEAVY = ("numpy", "cv2", "h5py", "torch", "mujoco", "onnxruntime", "matplotlib", "rclpy")
 EXTRAS_OF = {"demo": ("train", "sim"), "simulate": ("sim",)}
@@ -66,6 +69,23 @@ def test_a_reader_who_leaves_makes_no_traceback(tmp_path):
     process.stdout.close()
     assert process.wait() == 141
     assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(tmp_path, closed):
+    write_toy_recording(tmp_path / "toy.h5", 3)
+    words = f"'{sys.executable}' -m ledpose_ros.cli merge toy.h5 toy.h5 -o merged.h5 {closed}"
+    assert subprocess.run(["bash", "-c", words], cwd=tmp_path, check=False).returncode == 0
+    with Recording(tmp_path / "merged.h5") as recording:
+        assert len(recording) == 6
+
+
+def test_names_that_the_terminal_cannot_show_are_spelled_out(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 3)
+    words = [sys.executable, "-m", "ledpose_ros.cli", "merge", "toy.h5", "-o", "\u20ac.h5"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin1"}
+    said = subprocess.run(words, cwd=tmp_path, env=environment, check=True, capture_output=True).stdout
+    assert b"\\u20ac.h5 holds 3 samples" in said
 
 
 def test_an_interrupt_leaves_no_traceback(command, capsys):

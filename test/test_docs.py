@@ -361,6 +361,7 @@ def smaller(words: list[str]) -> list[str]:
     if words[:2] == ["ledpose", "simulate"]:
         words[words.index("--count") + 1] = "3"
         words += SMALL
+    if words[1] in ("simulate", "calibrate", "export") and "-o" in words:
         # What the page makes, other pages take for granted.
         Path(words[words.index("-o") + 1]).unlink(missing_ok=True)
     return words

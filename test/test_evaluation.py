@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from fake_model import METADATA, write_fake_model
@@ -17,7 +18,7 @@ from ledpose_ros.cli import main
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import truth
-from ledpose_ros.geometry import compose_poses
+from ledpose_ros.geometry import compose_poses, project
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.model_metadata import WINDOW_SIDE, Calibration
@@ -180,6 +181,51 @@ def test_robots_behind_the_camera_and_beside_the_picture_are_not_in_view(tmp_pat
     poses = np.array([*straight_ahead([2.0], 0.0), behind, beside])
     with Recording(write_recording(tmp_path / "poses.h5", poses)) as recording:
         assert truth(recording).index.tolist() == [0]
+
+
+def test_robots_that_distortion_folds_into_the_picture_are_not_in_view(tmp_path):
+    """The coefficients were fitted as far as the picture reaches, which is some 45 degrees."""
+    poses = [
+        [range_ * np.sin(angle), 0, range_ * np.cos(angle), 0, 0, 0, 1.0]
+        for angle in np.radians([0, 20, 40, 60, 70])
+        for range_ in (1.0, 3.0)
+    ]
+    recording = write_recording(tmp_path / "poses.h5", np.array(poses))
+    with h5py.File(recording, "r+") as file:
+        file.attrs["K"] = np.array([[314.0, 0, 320], [0, 314, 180], [0, 0, 1]]).ravel()
+        file.attrs["D"] = [-0.0717, 0.0385, -0.0015, 0.0002, -0.0383]
+        file.attrs["width"], file.attrs["height"] = 640, 360
+    with Recording(recording) as opened:
+        folded = project(np.array(poses)[:, :3], opened.info.K, opened.info.D, "plumb_bob")[:, 0]
+        assert (abs(folded[6:8] - 320) < 320).all(), "a lens that folds nothing shows nothing"
+        assert truth(opened).index.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_plots_and_models_that_are_there_are_not_overwritten(tmp_path, capsys):
+    model = write_fake_model(tmp_path / "model.onnx")
+    recording = write_recording(tmp_path / "test.h5", straight_ahead([1.0, 2.0], 0.0))
+    mine = [tmp_path / name for name in ("errors.png", "other.onnx", "mine.h5", "image.png")]
+    for path in mine:
+        path.write_bytes(b"mine")
+    white = str(write_picture(tmp_path / "white.png"))
+    calibrate_it = ["calibrate", str(model), "--image", white, "--distance", "1", "-o"]
+    for words, sentence in (
+        (["evaluate", str(model), str(recording), "--plots", str(tmp_path)], "errors.png exists already"),
+        ([*calibrate_it, str(mine[1])], "other.onnx exists already"),
+        ([*calibrate_it, str(mine[2])], "'mine.h5' should end in .onnx"),
+        (["export", str(model), "-o", str(mine[1]), "--precision", "float16"], "exists already"),
+        (["export", str(model), "-o", str(model), "--precision", "float16"], "exists already"),
+        (["inspect", str(recording), "--contact-sheet", str(mine[3])], "image.png exists already"),
+        (["sync", str(recording), "--plot", str(mine[3])], "image.png exists already"),
+    ):
+        assert main(words) == 2
+        assert sentence in capsys.readouterr().err
+    assert all(path.read_bytes() == b"mine" for path in mine)
+    # The model itself may be calibrated in place, also through a link, which stays one.
+    link = tmp_path / "link.onnx"
+    link.symlink_to(model)
+    assert main([*calibrate_it[:1], str(link), *calibrate_it[2:], str(link)]) == 0
+    assert link.is_symlink() and "Wrote" in capsys.readouterr().out
 
 
 def test_pictures_that_scatter_are_all_kept(tmp_path):

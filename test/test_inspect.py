@@ -140,6 +140,24 @@ def test_check_passes_a_whole_recording(tmp_path: Path, capsys: pytest.CaptureFi
     assert "5 of 5 samples are whole" in capsys.readouterr().out
 
 
+def test_check_finds_what_a_copy_would_refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = write(tmp_path / "a.h5", [(0.0, 1.0)] * 6, with_ground_truth=True), tmp_path / "out.h5"
+    with h5py.File(path, "r+") as file:
+        file["ground_truth/pose"][0, 0] = np.nan
+        file["image"][4] = np.frombuffer(encode_image(picture(4), "jpeg"), np.uint8)
+    assert main(["split", str(path), "-o", str(tmp_path / "b.h5"), str(tmp_path / "c.h5")]) == 2
+    assert f"sample 0 of {path}: a pose is 7 finite numbers" in capsys.readouterr().err
+    assert main(["check", str(path)]) == 3
+    said = capsys.readouterr().out
+    assert "5 of 6 samples are whole" in said and "1 of them have a true pose that is none" in said
+    assert f"sample 4 of {path} is no png" in said and f"sample 0 of {path}: a pose" in said
+    assert main(["check", str(path), "--repair", str(out)]) == 3
+    with Recording(out) as repaired:
+        truth = repaired.ground_truth()
+        assert truth is not None and truth.valid.tolist() == [False, False, True, False, False]
+    assert main(["check", str(out)]) == 0
+
+
 def test_check_repairs_a_recording_with_spoilt_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,10 +90,19 @@ def test_shares_that_will_not_do_are_refused(tmp_path, capsys, options, words):
     assert not list(tmp_path.glob("[ab].h5*"))
 
 
-@pytest.mark.parametrize(("second", "words"), [("b.hdf5", "ends in .h5"), ("there.h5", "exists already")])
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ("b.hdf5", "should end in .h5"),
+        ("there.h5", "exists already"),
+        ("parted.h5", "exists already"),
+        ("a.h5", "twice"),
+    ],
+)
 def test_all_parts_are_checked_before_one_is_written(tmp_path, capsys, second, words):
     write_toy_recording(tmp_path / "whole.h5", 4)
     (tmp_path / "there.h5").touch()
+    (tmp_path / "parted.h5.part").touch()
     parts = [str(tmp_path / "a.h5"), str(tmp_path / second)]
     assert main(["split", str(tmp_path / "whole.h5"), "-o", *parts]) == 2
     assert words in capsys.readouterr().err and not list(tmp_path.glob("a.h5*"))

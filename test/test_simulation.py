@@ -243,11 +243,26 @@ def test_geometry_agrees_on_psi():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"peers": 0}, {"absent": 1.5}, {"rate": 0.0}, {"width": 8}, {"distance": 9.0}, {"led_state": 0.5}],
+    [
+        {"peers": 0},
+        {"absent": 1.5},
+        {"rate": 0.0},
+        {"width": 8},
+        {"height": 5000},
+        {"distance": 9.0},
+        {"led_state": 0.5},
+    ],
 )
 def test_impossible_simulations_are_refused(settings):
     with pytest.raises(LedposeError, match="must be"):
         Simulation(**{"seed": 0, **settings})
+
+
+@pytest.mark.parametrize("words", [["--peers", "-1"], ["--size", "100000x90"], ["--peers", "50"]])
+def test_a_recording_that_cannot_be_simulated_leaves_nothing(tmp_path, words):
+    with pytest.raises(LedposeError):
+        simulate_recording(tmp_path / "a.h5", "--count", "1", *words)
+    assert not list(tmp_path.iterdir())
 
 
 def simulate_recording(path: Path, *arguments: str) -> None:

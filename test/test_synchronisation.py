@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from blinking import IMAGE_TOPIC, SECOND, Blinking, Reader, blink, write_bag, write_recording
+from blinking import IMAGE_TOPIC, SECOND, START, Blinking, Reader, blink, write_bag, write_recording
 from fake_model import METADATA
 from rosbags.rosbag2 import StoragePlugin
 
@@ -60,6 +60,20 @@ def test_images_that_are_never_near_a_change_leave_a_range_of_offsets():
     found = synchronise(observations(far, 100 * MS), 0.5)
     assert found.led_offset == pytest.approx(0.1, abs=0.015)
     assert (found.fits_from, found.fits_to) == (pytest.approx(0.06, abs=0.02), pytest.approx(0.14, abs=0.02))
+
+
+def test_an_offset_at_the_edge_of_what_is_known_is_not_called_that_of_the_range():
+    """LED states are told only from 500 ms before to 50 ms after an image, and from 300 ms after it on."""
+    images_ns = START + SECOND * np.arange(100)
+    states = np.random.default_rng(0).integers(0, 2, (100, 4))
+    told = LedHistory(0, 10 * MS, horizon_ns=1000 * SECOND)
+    for image_ns, state in zip(images_ns, states, strict=True):
+        for ahead in (*range(-500, 55, 5), *range(300, 500, 5)):
+            stamp_ns = int(image_ns + ahead * MS)
+            told.add(stamp_ns, state if 20 < ahead < 100 else 1 - state, stamp_ns)
+    seen = Observations(images_ns, np.where(states > 0, 0.9, 0.1), None, told, len(states))
+    with pytest.raises(LedposeError, match=r"-0\.500 to 0\.0[45]\d s: repeat the LED states"):
+        synchronise(seen, 0.5)
 
 
 def repeated(blinking: Blinking) -> Blinking:

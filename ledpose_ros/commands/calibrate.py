@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.outputs import check_new
 
 if TYPE_CHECKING:
     from ledpose_ros.calibration import Picture
@@ -94,6 +95,9 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.estimator import PeerEstimator
     from ledpose_ros.learning.export import save_model
 
+    output = args.output or args.model
+    if output.resolve() != args.model.resolve():
+        check_new(output, ".onnx")
     estimator = PeerEstimator(args.model)
     given = args.like, args.focal_length, args.camera_height, args.reference, args.distance, args.ahead
     if (
@@ -112,7 +116,6 @@ def run(args: argparse.Namespace) -> None:
         _learn_uncertainties(estimator, args.truth)
     model = onnx.load(str(args.model))
     onnx.helper.set_model_props(model, estimator.metadata.to_properties())
-    output = args.output or args.model
     save_model(model, output)
     print(f"Wrote {output}.")
 

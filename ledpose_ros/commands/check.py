@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify a recording, and repair a damaged one into a new file.
 
-Every picture is decoded. A file that was cut off or torn, as by a failing disk, is first mended in a copy;
-the samples whose bytes are gone are left out. The file itself is never changed.
+Every picture is decoded, every true pose looked at. A file that was cut off or torn, as by a failing disk, is
+first mended in a copy; the samples whose bytes are gone are left out. The file itself is never changed.
 
-Exit status: 0 the recording is whole; 3 samples are lost, or would be by --repair; 1 nothing can be used.
+Exit status: 0 the recording is whole; 3 samples or poses are lost, or would be by --repair; 1 nothing can be
+used.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.recording import Recording, RecordingWriter, copy_samples
+from ledpose_ros.images import encoding_of
+from ledpose_ros.recording import Recording, RecordingWriter, checked_pose, copy_samples
 from ledpose_ros.recording_repair import mended_copy, torn_rows
 
 WHOLE, LOSS, NOTHING = 0, 3, 1
@@ -42,15 +44,18 @@ def run(args: argparse.Namespace) -> int:
         good = _good_samples(recording, np.flatnonzero(torn))
         lost = len(recording) - len(good) + recording.uncommitted
         print(f"{path}: {len(good)} of {len(good) + lost} samples are whole")
+        no_poses = _no_poses(recording, good)
+        if no_poses:
+            print(f"{len(no_poses)} of them have a true pose that is none: it is left out")
         if not good:
             print("nothing can be used")
             return NOTHING
         if args.repair:
-            _save(recording, good, args.repair)
+            _save(recording, good, no_poses, args.repair)
             print(f"{args.repair} holds {len(good)} samples")
-        elif lost or path.suffix == ".part":
+        elif lost or no_poses or path.suffix == ".part":
             print(f"to save them: ledpose check {path} --repair OUT.h5")
-        return LOSS if lost else WHOLE
+        return LOSS if lost or no_poses else WHOLE
 
 
 def _opened(path: Path, stack: ExitStack) -> tuple[Recording, np.ndarray]:
@@ -82,11 +87,13 @@ def _torn_or_none(path: Path, size: int, count: int) -> np.ndarray:
 
 def _good_samples(recording: Recording, torn: np.ndarray) -> list[int]:
     """The samples, but for those torn, whose pictures can be decoded; tells about the others."""
-    good = []
+    good, encoding = [], recording.info.image_encoding
     candidates = np.setdiff1d(np.arange(len(recording)), torn).tolist()
     for index in tqdm(candidates, desc="Checking", unit="image", leave=False, disable=None):
         try:
             recording.image(index)
+            if encoding_of(recording.encoded_image(index).tobytes()) != encoding:
+                raise LedposeError(f"sample {index} of {recording.path} is no {encoding} as the others are")
         except LedposeError as error:
             tqdm.write(str(error))
         else:
@@ -94,7 +101,25 @@ def _good_samples(recording: Recording, torn: np.ndarray) -> list[int]:
     return good
 
 
-def _save(recording: Recording, samples: list[int], out: str) -> None:
+def _no_poses(recording: Recording, samples: list[int]) -> set[int]:
+    """The samples whose true pose is said to be known, but is no pose."""
+    try:
+        truth = recording.ground_truth()
+    except LedposeError:
+        return set()
+    if truth is None:
+        return set()
+    found = set()
+    for index in np.intersect1d(samples, np.flatnonzero(truth.valid)).tolist():
+        try:
+            checked_pose(truth.pose[index])
+        except LedposeError as error:
+            tqdm.write(f"sample {index} of {recording.path}: {error}")
+            found.add(index)
+    return found
+
+
+def _save(recording: Recording, samples: list[int], no_poses: set[int], out: str) -> None:
     with_ground_truth = recording.has_ground_truth
     try:
         recording.ground_truth()
@@ -104,4 +129,4 @@ def _save(recording: Recording, samples: list[int], out: str) -> None:
     with RecordingWriter(out, recording.info, with_ground_truth) as writer:
         writer.refused = recording.refused
         progress = tqdm(samples, desc="Writing", unit="image", leave=False, disable=None)
-        copy_samples(recording, progress, writer)
+        copy_samples(recording, progress, writer, no_poses)

@@ -84,8 +84,11 @@ def run(args: argparse.Namespace) -> int:
         raise LedposeError(f"there is no model {initial} to start from: give another one with --model")
     output: Path = args.output
     output.mkdir(parents=True, exist_ok=True)
-    for earlier in ("recordings", "adapted", "logs"):
-        shutil.rmtree(output / earlier, ignore_errors=True)
+    for earlier in RESULTS:  # of a demo before
+        if earlier.endswith("/"):
+            shutil.rmtree(output / earlier, ignore_errors=True)
+        else:
+            (output / earlier).unlink(missing_ok=True)
     use_private_domain()
 
     announce(

@@ -24,6 +24,10 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.evaluation import evaluate, table
     from ledpose_ros.recording import Recording
 
+    if args.plots:
+        from ledpose_ros.plots import check_plots, write_plots
+
+        check_plots(args.plots)
     with Recording(args.recording) as recording:
         evaluation = evaluate(args.model, recording)
         if args.json:
@@ -34,13 +38,11 @@ def run(args: argparse.Namespace) -> None:
             if evaluation.absent:
                 print(
                     f"Presence: ROC area {evaluation.presence:.3g} % of the confidence, {evaluation.model.n} "
-                    f"images with a visible peer against {evaluation.absent} without."
+                    f"images with a visible peer against {evaluation.absent} with none on record."
                 )
             if math.isnan(evaluation.model.E_d):
                 print("The model is not calibrated, so it has no distances: run `ledpose calibrate` on it.")
         if args.plots:
-            from ledpose_ros.plots import write_plots
-
             for path in write_plots(evaluation, recording, args.plots):
                 if not args.json:
                     print(f"Wrote {path}.")

@@ -18,6 +18,7 @@ from typing import Any
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.model_metadata import FLOAT16, FLOAT32, INT8, PRECISIONS
+from ledpose_ros.outputs import check_new
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     is_model = args.source.suffix == ".onnx"
     if (args.precision == INT8) != (args.recording is not None):
         raise LedposeError("--precision int8 needs a --recording, and nothing else does")
+    check_new(args.output, ".onnx")
     with TemporaryDirectory() as folder:
         model = args.source
         if args.precision == FLOAT32 or not is_model:

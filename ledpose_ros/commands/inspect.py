@@ -18,6 +18,7 @@ import numpy as np
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import encode_image
+from ledpose_ros.outputs import check_new
 from ledpose_ros.recording import Recording
 from ledpose_ros.recording_check import Finding, findings, joint_entropy, time_span
 from ledpose_ros.refusals import RECORDER_REASONS
@@ -32,14 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="recording (.h5, or .h5.part of a recorder that died)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--fix-advice", action="store_true", help="tell what to do about what is amiss")
-    parser.add_argument("--contact-sheet", metavar="PNG", help="draw sample pictures with their LED states")
+    parser.add_argument(
+        "--contact-sheet", type=Path, metavar="PNG", help="draw sample pictures with their LED states"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
+    sheet = args.contact_sheet
+    if sheet is not None:
+        check_new(sheet, ".png")
     with Recording(args.file) as recording:
         summary, found = summarize(recording), findings([recording])
-        if args.contact_sheet:
-            _write_sheet(Path(args.contact_sheet), contact_sheet(recording))
+        if sheet is not None:
+            _write_sheet(sheet, contact_sheet(recording))
     if args.json:
         print(json.dumps(summary | {"findings": [asdict(finding) for finding in found]}, indent=2))
     else:
@@ -179,8 +185,6 @@ def _tile(recording: Recording, index: int) -> np.ndarray:
 
 
 def _write_sheet(path: Path, sheet: np.ndarray) -> None:
-    if path.suffix.lower() != ".png":
-        raise LedposeError(f"the contact sheet is a PNG: '{path.name}' should end in .png")
     try:
         path.write_bytes(encode_image(sheet, "png"))
     except OSError as error:

@@ -86,6 +86,7 @@ def write_recording(
     scenes without any, and which of them are seen, bool (count, P). `workers` processes render.
     """
     settings = {"rate": RATE, "scene_frames": SCENE_FRAMES, **settings}
+    info = Simulation(**settings).info
     scene_frames, peers = settings["scene_frames"], settings.get("peers", 1)
     poses, visible = np.full((count, peers, 7), np.nan), np.zeros((count, peers), bool)
     scenes = [
@@ -93,7 +94,7 @@ def write_recording(
         for index, first in enumerate(range(0, count, scene_frames))
     ]
     with (
-        RecordingWriter(path, Simulation(**settings).info, with_ground_truth=True) as writer,
+        RecordingWriter(path, info, with_ground_truth=True) as writer,
         ProcessPoolExecutor(min(workers, len(scenes)), get_context("spawn"), _prepare_worker) as pool,
         tqdm(total=count, unit="image") as progress,
     ):

@@ -11,7 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.recording import Recording, RecordingWriter, copy_samples
+from ledpose_ros.outputs import check_new
+from ledpose_ros.recording import Recording, RecordingWriter, copy_samples, part_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +35,10 @@ def run(args: argparse.Namespace) -> None:
         raise LedposeError(f"--shares needs {len(args.output)} numbers above 0, one for each output")
     # All of them before one is written.
     for path in args.output:
-        if path.suffix != ".h5":
-            raise LedposeError(f"a recording's name ends in .h5: '{path.name}' does not")
-        if path.exists():
-            raise LedposeError(f"{path} exists already: remove it, or give another name")
+        check_new(path, ".h5")
+        check_new(part_of(path), ".part")
+    if len({path.resolve() for path in args.output}) < len(args.output):
+        raise LedposeError("the same output is given twice: give each another name")
     with Recording(args.recording) as recording:
         ends = np.round(np.cumsum(shares) / shares.sum() * len(recording)).astype(int)
         begins = [0, *ends[:-1]]
@@ -48,4 +49,5 @@ def run(args: argparse.Namespace) -> None:
                 with RecordingWriter(path, recording.info, recording.has_ground_truth) as writer:
                     copy_samples(recording, range(begin, end), writer)
                 progress.update(end - begin)
-                print(f"{path} holds {end - begin} samples.")
+    for path, begin, end in zip(args.output, begins, ends, strict=True):
+        print(f"{path} holds {end - begin} samples.")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.outputs import check_new
 
 if TYPE_CHECKING:
     from ledpose_ros.estimator import PeerEstimator
@@ -51,8 +52,8 @@ def run(args: argparse.Namespace) -> None:
     from ledpose_ros.model_metadata import shipped_model
     from ledpose_ros.synchronisation import synchronise
 
-    if args.plot and args.plot.suffix.lower() != ".png":
-        raise LedposeError(f"the plot is a PNG: '{args.plot.name}' should end in .png")
+    if args.plot is not None:
+        check_new(args.plot, ".png")
     observations = _observe(PeerEstimator(args.model or shipped_model()), args)
     found = synchronise(observations, args.range)
     print(json.dumps(as_json(found), indent=2) if args.json else as_text(found, observations.looked_at))

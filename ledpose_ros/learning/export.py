@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -144,9 +145,15 @@ def load_onnx(path: Path) -> tuple[PeerNetwork, ModelMetadata]:
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Check, sign and write a model; an existing file is replaced only when the new one is whole."""
+    """Check, sign and write a model; an existing file is replaced only when the new one is whole.
+
+    Of a link, what it points to is replaced.
+    """
     if path.is_dir():
         raise LedposeError(f"cannot write {path}: Is a directory")
+    path = path.resolve()
+    if path.exists() and not os.access(path, os.W_OK):
+        raise LedposeError(f"cannot write {path}: it is write-protected")
     onnx.checker.check_model(model)
     properties = {p.key: p.value for p in model.metadata_props}
     onnx.helper.set_model_props(model, properties | {DIGEST_KEY: json.dumps(NO_DIGEST)})

@@ -14,6 +14,8 @@ from .scene import Scene
 from .view import camera_matrix
 
 SCENE_GAP_NS = 1_000_000_000
+# Of a picture, shortest and longest [px].
+SIDES = 32, 4096
 """Pause [ns] between the last picture of a scene and the first of the next."""
 
 
@@ -60,10 +62,13 @@ class Simulation:
         distance: float | None = None,
         led_state: float | None = None,
     ):
-        if peers < 1 or not 0 <= absent <= 1 or rate <= 0 or min(width, height) < 32:
+        shortest, longest = SIDES
+        is_sized = shortest <= min(width, height) and max(width, height) <= longest
+        if peers < 1 or not 0 <= absent <= 1 or rate <= 0 or not is_sized:
             raise LedposeError(
                 f"cannot simulate peers={peers}, absent={absent}, rate={rate}, size {width}x{height}: "
-                "peers must be at least 1, absent in 0..1, rate above 0 and the size at least 32x32"
+                "peers must be at least 1, absent in 0..1, rate above 0 and both sides "
+                f"{shortest} to {longest} px"
             )
         if led_state not in (None, 0, 1):
             raise LedposeError(f"cannot simulate LEDs in state {led_state}: it must be 0 (off) or 1 (on)")
