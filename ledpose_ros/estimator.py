@@ -102,6 +102,8 @@ class PeerEstimator:
         except RuntimeError as error:  # of a user who is not there
             raise LedposeError(f"there is no {model_path}: {error}") from error
         data = read_model(path)
+        if isinstance(providers, str):
+            raise LedposeError(f"providers are a list of names: give ['{providers}']")
         available = onnxruntime.get_available_providers()
         missing = [provider for provider in providers if provider not in available]
         if missing:

@@ -73,6 +73,8 @@ class IdsiaDataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.left_out: Counter[str] = Counter()
+        if not path.is_file():
+            raise LedposeError(f"there is no dataset {path}: check its name")
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:

@@ -27,6 +27,8 @@ def estimator(tmp_path_factory) -> PeerEstimator:
 
 def test_a_provider_that_does_not_start_is_refused(estimator, monkeypatch):
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    with pytest.raises(LedposeError, match="a list of names: give \\['CPUExecutionProvider'\\]"):
+        PeerEstimator(estimator.path, providers="CPUExecutionProvider")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("it may start here")
     with pytest.raises(LedposeError, match="onnxruntime lacks CUDAExecutionProvider"):

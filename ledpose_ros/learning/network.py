@@ -96,7 +96,8 @@ def standardise(image: Tensor) -> Tensor:
 def local_contrast(image: Tensor) -> Tensor:
     """What stands out from its surroundings of about 16 px, of one contrast an image.
 
-    Lit LEDs do, bright walls and windows do not: without it, learning hardly leaves the first plateau.
+    Lit LEDs do, bright walls and windows do not: where no recording is dark, learning hardly leaves the first
+    plateau without it.
     """
     surroundings = F.avg_pool2d(image, 8, ceil_mode=True, count_include_pad=False)
     surroundings = F.interpolate(surroundings, size=image.shape[-2:], mode="bilinear", align_corners=False)
