@@ -328,7 +328,8 @@ class RecordingWriter:
             except _H5PY_ERRORS:
                 RecordingWriter.has_failed = True
             if not self._count:
-                self.part_path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self.part_path.unlink()
 
     def __enter__(self) -> "RecordingWriter":
         return self

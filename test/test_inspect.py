@@ -149,7 +149,7 @@ def test_check_finds_what_a_copy_would_refuse(tmp_path: Path, capsys: pytest.Cap
     assert f"sample 0 of {path}: a pose is 7 finite numbers" in capsys.readouterr().err
     assert main(["check", str(path)]) == 3
     said = capsys.readouterr().out
-    assert "5 of 6 samples are whole" in said and "1 of them have a true pose that is none" in said
+    assert "5 of 6 samples are whole" in said and "the true poses of 1 of them are none" in said
     assert f"sample 4 of {path} is no png" in said and f"sample 0 of {path}: a pose" in said
     assert main(["check", str(path), "--repair", str(out)]) == 3
     with Recording(out) as repaired:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{path}: {len(good)} of {len(good) + lost} samples are whole")
         no_poses = _no_poses(recording, good)
         if no_poses:
-            print(f"{len(no_poses)} of them have a true pose that is none: it is left out")
+            print(f"the true poses of {len(no_poses)} of them are none: they are left out")
         if not good:
             print("nothing can be used")
             return NOTHING
