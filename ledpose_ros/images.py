@@ -71,10 +71,12 @@ def encoding_of(data: bytes) -> str | None:
     return next((name for name, signature in _SIGNATURES.items() if data.startswith(signature)), None)
 
 
-def decode_image(data: bytes | np.ndarray) -> np.ndarray:
+def decode_image(data: bytes | np.ndarray, is_for_people: bool = False) -> np.ndarray:
     """Decode a picture (bytes or 1-D uint8) to RGB, uint8 (H, W, 3); LedposeError if it is not whole.
 
-    OpenCV fills the missing rest of a truncated JPEG with grey and says nothing, hence the look at the end.
+    Rows and columns are those of the sensor, for which CameraInfo is; a picture that a tag (EXIF) would have
+    turned is so only if it `is_for_people`. OpenCV fills the missing rest of a truncated JPEG with grey and
+    says nothing, hence the look at the end.
     """
     data = bytes(data)
     encoding = encoding_of(data)
@@ -83,7 +85,8 @@ def decode_image(data: bytes | np.ndarray) -> np.ndarray:
             f"the {encoding} image is cut off after {len(data)} bytes: its end mark is missing"
         )
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        flags = cv2.IMREAD_COLOR | (0 if is_for_people else cv2.IMREAD_IGNORE_ORIENTATION)
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
         raise LedposeError(f"an image of {len(data)} bytes cannot be decoded: {_one_line(error)}") from error
     if bgr is None:
@@ -104,9 +107,9 @@ def _ends_as_jpeg(data: bytes) -> bool:
 
 
 def read_image(path: str | PathLike[str]) -> np.ndarray:
-    """Read a picture file as RGB, uint8 (H, W, 3)."""
+    """Read a picture file as RGB, uint8 (H, W, 3), the way up that a tag in it tells."""
     try:
-        return decode_image(Path(path).read_bytes())
+        return decode_image(Path(path).read_bytes(), is_for_people=True)
     except OSError as error:
         raise LedposeError(f"cannot read the picture {path}: {error.strerror}") from error
     except LedposeError as error:

@@ -32,6 +32,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue, SetParametersResult
 from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import REPOSITORY, Client, ros_client, run_node
@@ -46,10 +47,11 @@ from ledpose_ros.geometry import camera_tilt
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import stamp_ns
 from ledpose_ros.nodes import estimator
-from ledpose_ros.nodes.common import ERROR, message_from_rgb
+from ledpose_ros.nodes.common import ERROR, ImageSubscription, SensorThread, message_from_rgb
 from ledpose_ros.nodes.estimator import EstimatorNode, _resolved, _transition
 from ledpose_ros.nodes.peer_outputs import PeerOutputs
 from ledpose_ros.parameters import NODE_PARAMETERS
+from ledpose_ros.refusals import Refusals
 
 SHARED_MEMORY = Path("/dev/shm")
 FAKE_TF2 = Path(__file__).parent / "fake_tf2"
@@ -623,6 +625,32 @@ def test_compressed_images(domain, model, tmp_path):
         assert stamp_ns(camera.pose[0].header.stamp) > 0
 
 
+def test_a_best_effort_camera_that_is_found_before_the_node_spins_is_heard(client):
+    """A node that starts by itself subscribes when it is made; its sensors have a thread of their own."""
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = client.node.create_publisher(Image, "image", best_effort)
+    node = rclpy.create_node("listener", context=client.node.context)
+    thread, heard = SensorThread(node, "sensors"), []
+    thread.start()
+    refusals = Refusals(node.get_logger().warning)
+    subscription = ImageSubscription(node, Image, "image", heard.append, refusals, thread=thread)
+    client.wait_until(lambda: len(list(node.timers)), what="that the thread is told of the camera")
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+
+    def is_heard() -> bool:
+        publisher.publish(Image())
+        executor.spin_once(timeout_sec=0.02)
+        return bool(heard)
+
+    client.wait_until(is_heard, what="a picture")
+    assert not refusals.counts
+    thread.stop()
+    subscription.destroy()
+    executor.shutdown()
+    node.destroy_node()
+
+
 @pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
 def test_reliable_and_best_effort_cameras_are_heard(reliability, domain, model, tmp_path):
     with ros_client(domain) as client, run_node(MODULE, domain, tmp_path / "log", {"model": model}) as node:
@@ -694,6 +722,7 @@ def test_qos_overrides_that_make_no_sense_are_said(camera, domain, model, tmp_pa
         ("['../']", "'../', which is no namespace"),
         ("['/']", "'/', which is no namespace"),
         ("[../stranger]", "'../stranger', but so those are called who are none of them"),
+        ("[/lab/stranger]", "'/lab/stranger', but so those are called who are none of them"),
     ],
 )
 def test_names_of_peers_that_cannot_be_topics_end_the_node_with_one_sentence(

@@ -25,6 +25,27 @@ def two_colours(left: tuple[int, ...], right: tuple[int, ...], dtype: type = np.
     return picture
 
 
+def turned_by_tag(jpeg: bytes, orientation: int) -> bytes:
+    """A JPEG with the EXIF tag that tells people's programs how to turn it."""
+    tag = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + tag + bytes(4)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_tag_turns_pictures_for_people_alone(tmp_path, orientation):
+    """CameraInfo is for the rows and columns that the sensor has."""
+    picture = two_colours(RED, BLUE)
+    data = turned_by_tag(encode_image(picture, "jpeg"), orientation)
+    from_topic = rgb_from_message(SimpleNamespace(format="jpeg", data=array.array("B", data)))
+    for rgb in (decode_image(data), from_topic):
+        assert rgb.shape == picture.shape and rgb[3, 1, 0] > 200 and rgb[3, 6, 2] > 200
+    (tmp_path / "photo.jpg").write_bytes(data)
+    shown = read_image(tmp_path / "photo.jpg")
+    first = {1: (3, 1), 3: (3, 6), 6: (1, 3), 8: (6, 3)}[orientation]
+    assert shown.shape[:2] == ((6, 8) if orientation in (1, 3) else (8, 6)) and shown[first][0] > 200
+
+
 def message(encoding: str, pixels: np.ndarray, padding: int = 0) -> SimpleNamespace:
     """A sensor_msgs/Image: `pixels` (H, W) or (H, W, channels), rows padded with noise."""
     height, width = pixels.shape[:2]

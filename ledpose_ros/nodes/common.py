@@ -225,8 +225,8 @@ class ImageSubscription:
         )
         self._depth = depth
         self._is_destroyed = False
+        self._timer: Timer | None = None
         self._subscription = self._subscribe_reliably()
-        self._reconsidering: Timer | None = None
 
     def destroy(self) -> None:
         """End the subscription."""
@@ -238,17 +238,18 @@ class ImageSubscription:
         return self._subscribe(qos=qos, on_reliability_refused=self._on_reliability_refused)
 
     def _end_subscription(self) -> None:
-        if self._reconsidering is not None:
-            self._node.destroy_timer(self._reconsidering)
-            self._reconsidering = None
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None
         self._node.destroy_subscription(self._subscription)
         if self._thread is not None:
             self._thread.wake()
 
     def _on_reliability_refused(self) -> None:
-        # Later, not here: a subscription cannot be destroyed in a callback of its own.
-        assert self._node.executor is not None, "events only come while the node spins"
-        self._node.executor.create_task(self._settle_for_best_effort)
+        # Later, not here: a subscription cannot be destroyed in a callback of its own. By a timer, for the
+        # thread of the sensors may be told before the node spins.
+        if self._timer is None:
+            self._timer = self._every(0.0, self._settle_for_best_effort)
 
     def _settle_for_best_effort(self) -> None:
         if self._is_destroyed:
@@ -259,10 +260,10 @@ class ImageSubscription:
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
         settled = [policy for policy in OVERRIDABLE_POLICIES if policy is not QoSPolicyKind.RELIABILITY]
         self._subscription = self._subscribe(qos=qos, overridable=settled)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._reconsidering = self._node.create_timer(
-            RECONSIDERING_PERIOD, self._ask_for_reliability, clock=steady
-        )
+        self._timer = self._every(RECONSIDERING_PERIOD, self._ask_for_reliability)
+
+    def _every(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return self._node.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _ask_for_reliability(self) -> None:
         topic = self._subscription.topic_name

@@ -738,7 +738,7 @@ def _peer_namespaces(peers: Sequence[str], own: str) -> dict[str, str]:
             raise LedposeError(
                 f"parameter 'peers' holds '{peer}', which is no namespace: {reason}"
             ) from error
-        if name == STRANGER:
+        if name.rpartition("/")[2] == STRANGER:
             raise LedposeError(
                 f"parameter 'peers' holds '{peer}', but so those are called who are none of them: rename it"
             )
