@@ -9,6 +9,6 @@ from ledpose_ros.errors import LedposeError
 def check_new(path: Path, suffix: str) -> None:
     """Refuse an output that exists already, or whose name does not end in `suffix`; best before the work."""
     if path.suffix.lower() != suffix:
-        raise LedposeError(f"the output '{path.name}' should end in {suffix}")
+        raise LedposeError(f"the output {path} should end in {suffix}")
     if path.exists():
         raise LedposeError(f"{path} exists already: remove it, or give another name")

@@ -212,7 +212,7 @@ def test_plots_and_models_that_are_there_are_not_overwritten(tmp_path, capsys):
     for words, sentence in (
         (["evaluate", str(model), str(recording), "--plots", str(tmp_path)], "errors.png exists already"),
         ([*calibrate_it, str(mine[1])], "other.onnx exists already"),
-        ([*calibrate_it, str(mine[2])], "'mine.h5' should end in .onnx"),
+        ([*calibrate_it, str(mine[2])], "mine.h5 should end in .onnx"),
         (["export", str(model), "-o", str(mine[1]), "--precision", "float16"], "exists already"),
         (["export", str(model), "-o", str(model), "--precision", "float16"], "exists already"),
         (["inspect", str(recording), "--contact-sheet", str(mine[3])], "image.png exists already"),

@@ -902,7 +902,7 @@ def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):
 
 
 def test_on_a_floor_no_side_of_the_robot_is_nearer_than_the_others(tmp_path):
-    write_toy_recording(tmp_path / "toy.h5", 1)
+    write_toy_recording(tmp_path / "toy.h5", 2)
     one = load_recordings([tmp_path / "toy.h5"], level=True)
     count = 20_000
     data = replace(

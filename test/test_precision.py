@@ -84,14 +84,23 @@ def test_what_cannot_be_exported_is_said(tmp_path, arguments, sentence, capsys):
 
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "mine.part").write_text("of somebody else")
-    for name, reason in (("folder", "Is a directory"), ("missing/mine.onnx", "No such file")):
+    for name, reason in (
+        ("folder", "the output {} should end in .onnx"),
+        ("folder.onnx", "{} exists already"),
+        ("missing/mine.onnx", "cannot write {}: No such file"),
+    ):
         assert main(["export", str(EXACT), "-o", str(tmp_path / name)]) == 2
-        assert f"cannot write {tmp_path / name}: {reason}" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mine.part"]
+        assert reason.format(tmp_path / name) in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "folder",
+        "folder.onnx",
+        "mine.part",
+    ]
     # It has no name that a part could be named after.
     assert main(["export", str(EXACT), "-o", "."]) == 2
-    assert "cannot write .: Is a directory" in capsys.readouterr().err
+    assert "the output . should end in .onnx" in capsys.readouterr().err
 
 
 def test_8_bits_need_pictures(tmp_path, capsys):
