@@ -143,7 +143,7 @@ class BagWriter:
         self.path = path
         self._store = get_typestore(Stores.LATEST)
         self._connections: dict[str, Connection] = {}
-        check_new(path, path.suffix)
+        check_new(path)
         try:
             self._aside = TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}_")
             self._folder = Path(self._aside.name, path.stem if path.suffix == ".mcap" else path.name)

@@ -29,7 +29,7 @@ from ledpose_ros.recording import GroundTruth, Recording, RecordingInfo
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
-SAME_DIRECTION = 0.9998
+ON_RAY = 0.9998
 """Cosine of the angle, a degree, within which a robot is where the ray of its pixel goes."""
 
 
@@ -72,7 +72,7 @@ def truth(recording: Recording) -> Predictions:
     # Distortion that was not fitted so far out folds robots beside the picture back into it.
     position = ground_truth.pose[index, :3]
     along_ray = (pixel_rays(uv, *camera) * position).sum(1)
-    is_visible = along_ray > SAME_DIRECTION * np.linalg.norm(position, axis=1)
+    is_visible = along_ray > ON_RAY * np.linalg.norm(position, axis=1)
     index, uv = index[is_visible], uv[is_visible]
     if not len(index):
         raise LedposeError(f"{recording.path} has no image in which the peer is visible")

@@ -68,7 +68,7 @@ def open_sinks(
         for path in paths:
             if path.suffix not in (".csv", ".mp4", ".mcap"):
                 raise LedposeError(f"what should {path} be: its name must end in .csv, .mp4 or .mcap")
-            check_new(path, path.suffix)
+            check_new(path)
         if len({path.resolve() for path in paths}) < len(paths):
             raise LedposeError("the same output is given twice: give each another name")
         parts = {path: path.with_suffix(f".part{path.suffix}") for path in paths if path.suffix != ".mcap"}
@@ -152,7 +152,8 @@ class VideoSink:
             if not self._video.isOpened():
                 why = f"OpenCV makes none of {width}x{height} at {rate:g} Hz"
                 try:
-                    self._path.open("ab").close()
+                    self._path.touch()
+                    self._path.unlink()
                 except OSError as error:
                     why = str(error.strerror)
                 raise LedposeError(f"cannot write the video {self._path}: {why}")

@@ -31,7 +31,6 @@ def check_plots(directory: Path) -> None:
 
 def write_plots(evaluation: Evaluation, recording: Recording, directory: Path) -> list[Path]:
     """Write predictions on images, errors against distance and bearing, and distances; returns the files."""
-    check_plots(directory)
     directory.mkdir(parents=True, exist_ok=True)
     figures = [
         predictions_on_images(evaluation, recording),

@@ -102,6 +102,21 @@ def part_of(path: Path) -> Path:
     return Path(f"{path}.part")
 
 
+def check_new_recording(path: Path) -> None:
+    """Refuse a name that is none for a recording, or that a recording has already, whole or in part."""
+    if path.suffix != ".h5":
+        raise LedposeError(f"a recording's name ends in .h5: '{path.name}' does not")
+    _refuse_existing(path)
+    _refuse_existing(part_of(path))
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise LedposeError(
+            f"{path} exists already and is never overwritten: choose another name or move it away"
+        )
+
+
 class RecordingWriter:
     """Writes `PATH.part`, renamed to `PATH` (which ends in .h5) by `close()`.
 
@@ -125,10 +140,7 @@ class RecordingWriter:
         self.refused: Mapping[str, int] = {}
         self.committed = 0
         self._count = 0
-        if self.path.suffix != ".h5":
-            raise LedposeError(f"a recording's name ends in .h5: '{self.path.name}' does not")
-        self._refuse_existing(self.path)
-        self._refuse_existing(self.part_path)
+        check_new_recording(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = h5py.File(self.part_path, "x")
@@ -136,13 +148,6 @@ class RecordingWriter:
             raise LedposeError(f"cannot create {self.part_path}: {_system_error(error)}") from error
         self._create_layout()
         self.commit()
-
-    @staticmethod
-    def _refuse_existing(path: Path) -> None:
-        if path.exists():
-            raise LedposeError(
-                f"{path} exists already and is never overwritten: choose another name or move it away"
-            )
 
     def _create_layout(self) -> None:
         file, info = self._file, self.info
@@ -310,7 +315,7 @@ class RecordingWriter:
         self.commit()
         try:
             self._close_file()
-            self._refuse_existing(self.path)
+            _refuse_existing(self.path)
             self.part_path.rename(self.path)
         except OSError as error:
             raise LedposeError(f"cannot finish {self.part_path}: {_system_error(error)}") from error

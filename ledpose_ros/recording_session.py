@@ -22,7 +22,7 @@ from ledpose_ros.camera_info import image_matrix, image_size
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import decode_image, encode_image, encoding_of, rgb_from_message
 from ledpose_ros.pairing import PairedSample
-from ledpose_ros.recording import RecordingInfo, RecordingWriter
+from ledpose_ros.recording import RecordingInfo, RecordingWriter, part_of
 from ledpose_ros.refusals import Refusals
 
 STOPPED, RECORDING, FAILED = "stopped", "recording", "failed"
@@ -275,13 +275,12 @@ class RecordingSession:
         return f"{writer.path} holds {len(writer)} samples"
 
     def _abandon(self) -> str:
-        self.state = STOPPED
-        writer, self._writer, self._uncommitted = self._writer, None, 0
-        if writer is None:
+        self.state, self._uncommitted = STOPPED, 0
+        if self._writer is None:
             return "no sample was recorded"
+        writer, self._writer = self._writer, None
         self._note_refusals(writer)
         writer.abandon()
-        self._last_file = writer.part_path, len(writer)
         return f"{writer.part_path} holds {len(writer)} samples"
 
     def _write(self, sample: PairedSample[CameraImage], with_ground_truth: bool) -> None:
@@ -375,7 +374,7 @@ class RecordingSession:
         number = 1
         while True:
             path = self._settings.output_directory / (f"{stem}.h5" if number == 1 else f"{stem}_{number}.h5")
-            if not path.exists() and not path.with_name(f"{path.name}.part").exists():
+            if not path.exists() and not part_of(path).exists():
                 return path
             number += 1
 

@@ -93,7 +93,7 @@ def test_shares_that_will_not_do_are_refused(tmp_path, capsys, options, words):
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        ("b.hdf5", "should end in .h5"),
+        ("b.hdf5", "ends in .h5"),
         ("there.h5", "exists already"),
         ("parted.h5", "exists already"),
         ("a.h5", "twice"),

@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.outputs import check_new
-from ledpose_ros.recording import Recording, RecordingWriter, copy_samples, part_of
+from ledpose_ros.recording import Recording, RecordingWriter, check_new_recording, copy_samples
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +34,7 @@ def run(args: argparse.Namespace) -> None:
         raise LedposeError(f"--shares needs {len(args.output)} numbers above 0, one for each output")
     # All of them before one is written.
     for path in args.output:
-        check_new(path, ".h5")
-        check_new(part_of(path), ".part")
+        check_new_recording(path)
     if len({path.resolve() for path in args.output}) < len(args.output):
         raise LedposeError("the same output is given twice: give each another name")
     with Recording(args.recording) as recording:

@@ -14,9 +14,9 @@ from .scene import Scene
 from .view import camera_matrix
 
 SCENE_GAP_NS = 1_000_000_000
-# Of a picture, shortest and longest [px].
-SIDES = 32, 4096
 """Pause [ns] between the last picture of a scene and the first of the next."""
+SIDES = 32, 4096
+"""Shortest and longest side of a picture [px]."""
 
 
 @dataclass(frozen=True)
