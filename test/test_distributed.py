@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from toy import write_toy_recording
 torch = pytest.importorskip("torch")
 
 from ledpose_ros.errors import LedposeError  # noqa: E402
+from ledpose_ros.learning import objective  # noqa: E402
 from ledpose_ros.learning.dataset import load_recordings  # noqa: E402
 from ledpose_ros.learning.distributed import processes  # noqa: E402
 from ledpose_ros.learning.trainer import Phase, Preset, Trainer, load_checkpoint  # noqa: E402
@@ -29,7 +31,9 @@ def train(rank: int, ranks: int, port: int, directory: Path) -> None:
         os.environ.update(
             RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
         )
-    with processes("cpu") as (group, device):
+    # In float32, so that the figures are those of all machines.
+    in_float32 = patch.object(objective, "has_bfloat16", return_value=False)
+    with in_float32, processes("cpu") as (group, device):
         data = load_recordings([directory / "toy.h5"], share=(group.rank, group.count))
         trainer = Trainer(data, directory / f"run{ranks}", PRESET, device=device, processes=group)
         trainer.directory.mkdir(exist_ok=True)

@@ -23,13 +23,14 @@ from ledpose_ros.recording_check import SMALLEST_SIDE
 torch = pytest.importorskip("torch")
 
 from ledpose_ros.cli import main  # noqa: E402
-from ledpose_ros.learning import augmentation, dataset, loss  # noqa: E402
+from ledpose_ros.learning import augmentation, dataset, loss, objective  # noqa: E402
 from ledpose_ros.learning.dataset import batch_indices, digest, load_recordings  # noqa: E402
 from ledpose_ros.learning.network import (  # noqa: E402
     MAX_PEAKS,
     SCALES,
     STRIDE,
     CoarseMaps,
+    FineLook,
     PeerNetwork,
     Pyramid,
     cut_windows,
@@ -64,6 +65,7 @@ from ledpose_ros.learning.windows import (  # noqa: E402
     cut_crops,
     estimate_windows,
     pictures_beside,
+    told_leds,
 )
 
 # Toy images are too small to share among threads.
@@ -277,21 +279,37 @@ def test_guessing_costs_the_same_in_the_log_whatever_states_weigh(tmp_path, monk
 
 
 def test_mixed_precision_learns_the_same(tmp_path, monkeypatch):
-    """What a GPU computes in bfloat16 is tried on the processor, which knows that type as well."""
+    """bfloat16, of GPUs and some processors, is known to all processors, if slowly."""
     write_toy_recording(tmp_path / "toy.h5", 12)
     data = load_recordings([tmp_path / "toy.h5"])
+    preset = Preset((Phase("expected", 1), *SHORT.phases, Phase("glance", 6)), SHORT.learning_rate)
 
-    def losses(directory: Path) -> list[float]:
-        trainer = Trainer(data, directory, SHORT)
+    def losses(directory: Path, mixed: bool) -> list[float]:
+        monkeypatch.setattr(objective, "has_bfloat16", lambda device: mixed)
+        trainer = Trainer(data, directory, preset)
         trainer.network.train()
-        return [trainer.train_step()[0] for _ in range(SHORT.steps)]
+        return [trainer.train_step()[0] for _ in range(preset.steps)]
 
-    exact = losses(tmp_path / "exact")
-    autocast = torch.autocast
-    monkeypatch.setattr(torch, "autocast", lambda device, dtype, enabled: autocast(device, dtype))
-    mixed = losses(tmp_path / "mixed")
+    exact, mixed = losses(tmp_path / "exact", False), losses(tmp_path / "mixed", True)
     assert mixed != exact
     np.testing.assert_allclose(mixed, exact, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("device", "capabilities", "faster"),
+    [
+        ("cuda", {}, True),
+        ("cpu", {"avx512_f": True, "avx512_bf16": True}, True),
+        ("cpu", {"avx512_f": True, "avx512_bf16": False}, False),
+        ("cpu", None, False),
+    ],
+)
+def test_bfloat16_is_for_devices_that_are_made_for_it(monkeypatch, device, capabilities, faster):
+    if capabilities is None:  # a PyTorch that cannot tell
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert objective.has_bfloat16(torch.device(device)) == faster
 
 
 def test_resume_refuses_other_recordings(tmp_path):
@@ -471,6 +489,28 @@ def test_clips_average_neighbours_and_nothing_else(tmp_path):
     assert averaged[1] == pytest.approx(1) and 0.5 < averaged[0] < 1 and 3.3 < averaged[3] < 3.5
     apart = toy_windows(np.arange(10).reshape(5, 2) * 200.0, [1.0] * 5)
     torch.testing.assert_close(_averaged_over_clips(values, data, apart), values)
+
+
+@pytest.mark.parametrize(
+    "outputs", [(0.1, 0.1, 8, 0.1), (4, 4, 4, 4)], ids=["front taken for back", "anything lit"]
+)
+def test_an_led_is_told_though_its_output_does_not_say_so(tmp_path, outputs):
+    """A clip of the front: its LED alone agrees with what is seen, whatever the outputs make of that."""
+    centres = write_toy_recording(tmp_path / "toy.h5", 12)
+    data = load_recordings([tmp_path / "toy.h5"])
+    data.led_states[:] = np.random.default_rng(0).integers(0, 2, data.led_states.shape)
+    windows = toy_windows(np.full_like(centres, 60.0), [1.0] * 12)
+
+    class Mistaken(torch.nn.Module):
+        def forward(self, pixels):
+            lit = torch.from_numpy(2 * data.led_states[:, :1] - 1)
+            return FineLook(lit * torch.tensor(outputs), *(torch.zeros(len(pixels), n) for n in (2, 3, 3, 1)))
+
+    network = PeerNetwork()
+    network.fine = Mistaken()
+    crops = cut_crops(data, windows, seed=(0,))
+    told = told_leds(network, data, windows, crops, torch.device("cpu"))
+    assert (told[:, 0] > 0.5).all() and (told[:, 1:] < 0.25).all()
 
 
 def test_bearing_faces_the_leds_that_can_be_told():

@@ -101,9 +101,12 @@ def pair_loss(logits: Tensor, states: Tensor, weight: Tensor) -> Tensor:
     return (weight[0] * changed * disagreement).sum() / changed.sum().clamp(min=1)
 
 
-def told_share(cross_entropy: Tensor) -> Tensor:
-    """How much of an LED's state is told, 0 (nothing, or wrongly) .. 1 (all); shapes alike."""
-    return (1 - cross_entropy / math.log(2)).clamp(0, 1)
+def told_share(cross_entropy: Tensor, guessing: Tensor) -> Tensor:
+    """How much of an LED's state is told, 0 (nothing, or wrongly) .. 1 (all).
+
+    cross_entropy (..., K) is compared with that of guessing (K,).
+    """
+    return (1 - cross_entropy / guessing).clamp(0, 1)
 
 
 def bearing_loss(bearing: Tensor, told: Tensor, led_directions: Tensor) -> Tensor:

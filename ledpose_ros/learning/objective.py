@@ -13,7 +13,8 @@ this is learned, the network for glances learns from what the fine network sees 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -93,12 +94,21 @@ def _detached(parts: Parts) -> Parts:
     return {name: part.detach() for name, part in parts.items()}
 
 
-def _mixed_precision(device: torch.device) -> torch.autocast:
-    """Networks compute in bfloat16 on a GPU: it keeps the range of float32, and no gradient needs scaling.
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether networks learn faster in bfloat16: on GPUs, and on processors with instructions for it."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    # Not every version of PyTorch can tell.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
-    Pictures and losses stay float32.
+
+def _mixed_precision(device: torch.device) -> torch.autocast:
+    """Networks compute in bfloat16 where that is faster; pictures and losses stay float32.
+
+    It has the range of float32, so no gradient needs scaling.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
 
 
 class Jitter(NamedTuple):
@@ -343,17 +353,18 @@ class Objective(nn.Module):
         and Dean, *Distilling the Knowledge in a Neural Network*, 2015).
         """
         network, batch = self.network, len(images)
-        with torch.no_grad(), _mixed_precision(images.device):
+        with torch.no_grad():
             mirrored = augmentation.mirror_images(images, self._some(batch))
             view = augmentation.random_view(batch, self.generator, SHRUNK)
             full, _ = augmentation.join_some(view.cut(normalise(mirrored)), GLANCED_TWO_SHARE, self.generator)
             clear = Pyramid.of(full, halvings(halve(full)))
             varied = augmentation.vary_colours(full, self.generator)
             seen = Pyramid.of(varied, halvings(halve(varied)))
-            maps = network.coarse_maps(seen.halves)
+            maps = self._coarse_maps(seen.halves)
             uv, log2_scale, _ = network.find_peaks(maps.attention(), maps.log2_scale(), MAX_PEAKS)
-            found = network.refine(clear, uv, log2_scale)[:2]
-            found_uv, found_log2_scale, look = network.refine(clear, *found)
+            with _mixed_precision(images.device):
+                found = network.refine(clear, uv, log2_scale)[:2]
+                found_uv, found_log2_scale, look = network.refine(clear, *found)
             # It is found from beside it, too: in other rooms the coarse network errs more.
             beside = uv + window_side(log2_scale)[..., None] * self._uniform(NARROW.uv, *uv.shape)
             uv = torch.cat([uv, beside], 1)
@@ -362,7 +373,7 @@ class Objective(nn.Module):
             )
             moved = found_uv.repeat(1, 2, 1) - uv, (log2_scale - found_log2_scale.repeat(1, 2))[..., None]
             shift = torch.cat([moved[0] / window_side(log2_scale)[..., None], moved[1]], -1).view(-1, 3)
-            presence = look.presence.sigmoid().view(batch, -1).repeat(1, 2).flatten()
+            presence = look.presence.float().sigmoid().view(batch, -1).repeat(1, 2).flatten()
             presence = presence * (shift.abs().amax(1) < FARTHEST)
             windows = cut_windows(seen, uv, log2_scale, GLANCE_CELLS, GLANCE_CELLS)
         with _mixed_precision(images.device):

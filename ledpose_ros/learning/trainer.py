@@ -220,6 +220,8 @@ class Trainer:
         self.device = torch.device(device)
         glances = initial is not None and initial.glances
         self.network = PeerNetwork(leds=len(data.led_names), glances=glances).to(self.device)
+        # Convolutions are faster so, on processors and GPUs.
+        torch.nn.utils.convert_conv2d_weight_memory_format(self.network, torch.channels_last)
         if initial is not None:
             learned = ["coarse", "fine", *(["glance"] if glances else [])]  # the rest is random, by the seed
             for name in learned:

@@ -73,12 +73,16 @@ class Answers:
     led_states: Array  # (N, K)
 
 
+def guessing(led_states: NDArray[np.floating]) -> Array:
+    """bce_k (K,) of who knows of each LED only for which share of the states (N, K) it is on."""
+    share = led_states.mean(0, dtype=float).clip(1e-6, 1 - 1e-6)
+    return -share * np.log(share) - (1 - share) * np.log(1 - share)
+
+
 def plateaus(led_states: Array) -> dict[str, float]:
-    """What losses, by their names in the log, amount to where of LEDs only the share of time on is known."""
-    share = led_states.mean(0).clip(1e-6, 1 - 1e-6)
-    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
-    each = float(entropy.mean())
-    return {"location": float(entropy.sum()), "auxiliary": each, "leds/fine": each}
+    """What losses, by their names in the log, amount to for who guesses."""
+    each = guessing(led_states)
+    return {"location": each.sum(), "auxiliary": each.mean(), "leds/fine": each.mean()}
 
 
 def correlations(columns: Array) -> Array:
@@ -88,6 +92,15 @@ def correlations(columns: Array) -> Array:
     deviation[deviation < 1e-3] = np.inf
     scaled = centred / deviation
     return scaled.T @ scaled / len(columns)
+
+
+def alikeness(said: NDArray[np.floating], true: NDArray[np.floating]) -> float:
+    """How much more alike than their true states the predictions of two LEDs are, of the two most alike.
+
+    said and true (N, K); 0 for those that are told apart .. 1 for those that always agree.
+    """
+    more = correlations(np.asarray(said, float)) - correlations(np.asarray(true, float))
+    return float(np.triu(more, 1).max().clip(0, 1))
 
 
 def verdicts(curves: Mapping[str, Curve], answers: Answers, led_names: Sequence[str]) -> list[Finding]:

@@ -40,6 +40,7 @@ from ledpose_ros.learning.network import (
     normalise,
     window_side,
 )
+from ledpose_ros.learning.verdicts import alikeness, guessing
 
 PROPOSALS = 2
 """Peaks of the posterior that compete, with the last estimates of the image and of the one beside it in the
@@ -60,7 +61,7 @@ ROBOT = 0.6
 """Share of a window's side that the robot fills at least: there its parts are."""
 TRUSTED = 0.5
 """Trust from which on a window is learned from."""
-CLIP = (0.3, 0.5, 0.4)
+CLIP = (0.4, 0.7, 0.5)
 """How far pictures of a clip may lie apart to be averaged: time [s], place [sides], size [octaves]; standard
 deviations. Pictures that are not a film have nothing near them and stay as they are."""
 NEXT_PICTURE = 0.5
@@ -327,17 +328,25 @@ def told_leds(
     In a single image a lit ring may be that of the front or of the back, as long as the network cannot tell
     them apart: both states then agree with it half of the time. Over a clip, in which the robot hardly turns
     while its LEDs blink, only one of them keeps agreeing.
+
+    Who takes each front for a back says nothing of the front's LED there, and would never learn that it is
+    the one to tell. So as far as outputs are alike, they are asked together: is anything lit?
     """
     network.eval()
     margin = (CROP_CELLS - WINDOW_CELLS) // 2
     middle = slice(margin, margin + WINDOW_CELLS)
-    cross_entropy = torch.empty(len(data), len(data.led_names))
+    logits = torch.empty(len(data), len(data.led_names))
     for indices in _batches(data, "Telling LEDs"):
         seen = crops.peer[indices][:, :, middle, middle].to(device)
-        look = network.fine(seen.float() / 127.5 - 1)
-        cross_entropy[indices] = led_cross_entropy(look.leds, data.states_of(indices, device)).cpu()
+        logits[indices] = network.fine(seen.float() / 127.5 - 1).leds.cpu()
     network.train()
-    return told_share(_averaged_over_clips(cross_entropy, data, windows))
+    states = torch.from_numpy(data.led_states)
+    guessed = torch.from_numpy(guessing(data.led_states)).float()
+    own, together = (
+        told_share(_averaged_over_clips(led_cross_entropy(asked, states), data, windows), guessed)
+        for asked in (logits, logits.mean(1, keepdim=True).expand_as(logits))
+    )
+    return torch.lerp(own, together, alikeness(logits.sigmoid().numpy(), data.led_states))
 
 
 def _averaged_over_clips(values: Tensor, data: TrainingSet, windows: Windows) -> Tensor:
