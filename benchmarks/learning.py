@@ -111,6 +111,8 @@ METHODS = {
         "joined pictures": ((objective, "JOINED_SHARE", 0.0),),
         "depths alike from all sides": ((windows, "WAVE_DOUBT", 1e12),),
         "averaged weights": ((trainer, "AVERAGE_SHARE", 0.0),),
+        "balanced LEDs": ((windows, "BALANCED", 1.0),),
+        "bfloat16": ((objective, "has_bfloat16", lambda device: False),),
     }.items()
 }
 

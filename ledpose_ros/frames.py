@@ -110,9 +110,10 @@ def read_camera(path: Path, is_rectified: bool = False) -> tuple[Camera, tuple[i
     except OSError as error:
         raise LedposeError(f"cannot read the calibration {path}: {error.strerror}") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())  # that of YAML has several lines
         raise LedposeError(
             f"{path} is no camera calibration as ROS's camera_calibration writes it "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__}: {reason})"
         ) from error
 
 

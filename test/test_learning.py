@@ -23,14 +23,13 @@ from ledpose_ros.recording_check import SMALLEST_SIDE
 torch = pytest.importorskip("torch")
 
 from ledpose_ros.cli import main  # noqa: E402
-from ledpose_ros.learning import augmentation, dataset, loss, objective  # noqa: E402
+from ledpose_ros.learning import augmentation, dataset, loss, objective, verdicts  # noqa: E402
 from ledpose_ros.learning.dataset import batch_indices, digest, load_recordings  # noqa: E402
 from ledpose_ros.learning.network import (  # noqa: E402
     MAX_PEAKS,
     SCALES,
     STRIDE,
     CoarseMaps,
-    FineLook,
     PeerNetwork,
     Pyramid,
     cut_windows,
@@ -58,14 +57,15 @@ SHORT = Preset(
 )
 
 from ledpose_ros.learning.windows import (  # noqa: E402
+    BALANCED,
     CROP_CELLS,
     Windows,
     _averaged_over_clips,
+    _balanced,
     _on_floor,
     cut_crops,
     estimate_windows,
     pictures_beside,
-    told_leds,
 )
 
 # Toy images are too small to share among threads.
@@ -491,26 +491,28 @@ def test_clips_average_neighbours_and_nothing_else(tmp_path):
     torch.testing.assert_close(_averaged_over_clips(values, data, apart), values)
 
 
-@pytest.mark.parametrize(
-    "outputs", [(0.1, 0.1, 8, 0.1), (4, 4, 4, 4)], ids=["front taken for back", "anything lit"]
-)
-def test_an_led_is_told_though_its_output_does_not_say_so(tmp_path, outputs):
-    """A clip of the front: its LED alone agrees with what is seen, whatever the outputs make of that."""
-    centres = write_toy_recording(tmp_path / "toy.h5", 12)
-    data = load_recordings([tmp_path / "toy.h5"])
-    data.led_states[:] = np.random.default_rng(0).integers(0, 2, data.led_states.shape)
-    windows = toy_windows(np.full_like(centres, 60.0), [1.0] * 12)
+def test_an_led_that_is_hard_to_see_is_told_where_it_is_on_the_side_that_is_shown():
+    """Half of the pictures show front and left, half back and left; little is told of the front anywhere."""
+    told = torch.tensor([[0.15, 0.5, 0.02, 0.0], [0.02, 0.5, 0.9, 0.0]]).repeat(10, 1)
+    windows = toy_windows(np.full((20, 2), 60.0), [1.0] * 20)
+    balanced = _balanced(told, windows)
+    front, back = balanced[0], balanced[1]
+    assert front.argmax() == 0 and back.argmax() == 2 and front[0] > 2 * front[2]
+    assert balanced.max() <= 1
+    # Of the right side, which is never shown, nothing is told: that stays so.
+    assert (balanced[:, 3] == 0).all()
+    noise = told.clone()
+    noise[0, 3] = 0.1
+    assert _balanced(noise, windows)[0, 3] == pytest.approx(BALANCED * 0.1)
 
-    class Mistaken(torch.nn.Module):
-        def forward(self, pixels):
-            lit = torch.from_numpy(2 * data.led_states[:, :1] - 1)
-            return FineLook(lit * torch.tensor(outputs), *(torch.zeros(len(pixels), n) for n in (2, 3, 3, 1)))
 
-    network = PeerNetwork()
-    network.fine = Mistaken()
-    crops = cut_crops(data, windows, seed=(0,))
-    told = told_leds(network, data, windows, crops, torch.device("cpu"))
-    assert (told[:, 0] > 0.5).all() and (told[:, 1:] < 0.25).all()
+def test_an_led_that_is_seldom_on_is_not_told_by_who_guesses():
+    states = (torch.arange(1000) % 10 == 0).float()[:, None]
+    always_off = torch.full_like(states, math.log(0.1 / 0.9))
+    cross_entropy = loss.led_cross_entropy(always_off, states).mean(0)
+    guessed = torch.from_numpy(verdicts.guessing(states.numpy())).float()
+    assert loss.told_share(cross_entropy, guessed) == pytest.approx(0, abs=1e-4)
+    assert loss.told_share(cross_entropy / 4, guessed) == pytest.approx(0.75, abs=1e-4)
 
 
 def test_bearing_faces_the_leds_that_can_be_told():

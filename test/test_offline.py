@@ -298,6 +298,12 @@ def no_camera(tmp_path: Path) -> list[str]:
     return ["--camera-info", str(tmp_path / "none.yaml")]
 
 
+def no_yaml(tmp_path: Path) -> list[str]:
+    """A file that YAML cannot read, of which it says so in several lines."""
+    (tmp_path / "broken.yaml").write_text("image_width: [10\nimage_height: }\n")
+    return ["--camera-info", str(tmp_path / "broken.yaml")]
+
+
 def unknown_focal_length(tmp_path: Path) -> list[str]:
     """A model calibrated without a focal length."""
     calibration = dataclasses.replace(CALIBRATION, focal_length=None)
@@ -311,6 +317,7 @@ def unknown_focal_length(tmp_path: Path) -> list[str]:
         (bare, "bare.onnx is not calibrated"),
         (other_size, "for 64x48, but pictures are 320x180"),
         (no_camera, "no camera calibration as ROS's camera_calibration writes it"),
+        (no_yaml, "no camera calibration as ROS's camera_calibration writes it"),
         (unknown_focal_length, "give --camera-info or --focal-length"),
         (lambda _: ["--focal-length", "0"], "focal length is 0 px"),
         (lambda _: ["--min-confidence", "nan"], "'min_confidence' is nan, but must be 0 to 1"),
@@ -329,7 +336,8 @@ def test_what_cannot_work_is_said_in_a_sentence(model, tmp_path, capsys, words, 
     picture = write_picture(tmp_path / "picture.png")
     (tmp_path / "there.csv").touch()
     assert estimate(model, [picture], tmp_path / "out.csv", *words(tmp_path)) == 2
-    assert sentence in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -94,15 +94,6 @@ def correlations(columns: Array) -> Array:
     return scaled.T @ scaled / len(columns)
 
 
-def alikeness(said: NDArray[np.floating], true: NDArray[np.floating]) -> float:
-    """How much more alike than their true states the predictions of two LEDs are, of the two most alike.
-
-    said and true (N, K); 0 for those that are told apart .. 1 for those that always agree.
-    """
-    more = correlations(np.asarray(said, float)) - correlations(np.asarray(true, float))
-    return float(np.triu(more, 1).max().clip(0, 1))
-
-
 def verdicts(curves: Mapping[str, Curve], answers: Answers, led_names: Sequence[str]) -> list[Finding]:
     """What went wrong in a training run, nothing if all is well."""
     found = [*_plateau_verdicts(curves, plateaus(answers.led_states)), *_collapse_verdicts(answers)]

@@ -40,7 +40,7 @@ from ledpose_ros.learning.network import (
     normalise,
     window_side,
 )
-from ledpose_ros.learning.verdicts import alikeness, guessing
+from ledpose_ros.learning.verdicts import guessing
 
 PROPOSALS = 2
 """Peaks of the posterior that compete, with the last estimates of the image and of the one beside it in the
@@ -64,6 +64,8 @@ TRUSTED = 0.5
 CLIP = (0.4, 0.7, 0.5)
 """How far pictures of a clip may lie apart to be averaged: time [s], place [sides], size [octaves]; standard
 deviations. Pictures that are not a film have nothing near them and stay as they are."""
+BALANCED = 4.0
+"""Factor by which an LED that is told seldom counts more at most: it may not be on a side that is shown."""
 NEXT_PICTURE = 0.5
 """Seconds within which a peer has hardly moved: the picture before or after tells where it may be."""
 CLIP_NEIGHBOURS = 8
@@ -329,24 +331,28 @@ def told_leds(
     them apart: both states then agree with it half of the time. Over a clip, in which the robot hardly turns
     while its LEDs blink, only one of them keeps agreeing.
 
-    Who takes each front for a back says nothing of the front's LED there, and would never learn that it is
-    the one to tell. So as far as outputs are alike, they are asked together: is anything lit?
+    An LED that is hard to see is told last, and what is told weighs most: where it is on the camera's side,
+    others that can be told from there as well would be taken for what is seen, and it would never be learned.
+    But robots that move about show all their sides equally often, so what is told of each LED counts as a
+    multiple of what is told of it on average.
     """
     network.eval()
     margin = (CROP_CELLS - WINDOW_CELLS) // 2
     middle = slice(margin, margin + WINDOW_CELLS)
-    logits = torch.empty(len(data), len(data.led_names))
+    cross_entropy = torch.empty(len(data), len(data.led_names))
     for indices in _batches(data, "Telling LEDs"):
         seen = crops.peer[indices][:, :, middle, middle].to(device)
-        logits[indices] = network.fine(seen.float() / 127.5 - 1).leds.cpu()
+        look = network.fine(seen.float() / 127.5 - 1)
+        cross_entropy[indices] = led_cross_entropy(look.leds, data.states_of(indices, device)).cpu()
     network.train()
-    states = torch.from_numpy(data.led_states)
     guessed = torch.from_numpy(guessing(data.led_states)).float()
-    own, together = (
-        told_share(_averaged_over_clips(led_cross_entropy(asked, states), data, windows), guessed)
-        for asked in (logits, logits.mean(1, keepdim=True).expand_as(logits))
-    )
-    return torch.lerp(own, together, alikeness(logits.sigmoid().numpy(), data.led_states))
+    return _balanced(told_share(_averaged_over_clips(cross_entropy, data, windows), guessed), windows)
+
+
+def _balanced(told: Tensor, windows: Windows) -> Tensor:
+    """Told shares (N, K) scaled so that in trusted windows all LEDs have one mean, within BALANCED."""
+    mean = told[windows.trusted()].mean(0)
+    return (told * (mean.mean() / mean.clamp(min=1e-6)).clamp(1 / BALANCED, BALANCED)).clamp(max=1)
 
 
 def _averaged_over_clips(values: Tensor, data: TrainingSet, windows: Windows) -> Tensor:
