@@ -65,7 +65,8 @@ CLIP = (0.4, 0.7, 0.5)
 """How far pictures of a clip may lie apart to be averaged: time [s], place [sides], size [octaves]; standard
 deviations. Pictures that are not a film have nothing near them and stay as they are."""
 BALANCED = 4.0
-"""Factor by which an LED that is told seldom counts more at most: it may not be on a side that is shown."""
+"""Factor by which an LED that is told seldom counts more at most, and one told often less: the first
+may be on a side that is never shown."""
 NEXT_PICTURE = 0.5
 """Seconds within which a peer has hardly moved: the picture before or after tells where it may be."""
 CLIP_NEIGHBOURS = 8
