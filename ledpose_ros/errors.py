@@ -8,3 +8,8 @@ class LedposeError(ValueError):
     The message is one sentence that says what is wrong and how to mend it. Commands print it and exit with
     code 2; nodes log it and count it.
     """
+
+
+def one_line(error: object) -> str:
+    """What an exception says, without its line breaks."""
+    return " ".join(str(error).split())

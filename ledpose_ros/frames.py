@@ -21,7 +21,7 @@ from ledpose_ros.camera_info import (
     rectified_camera,
     whole_width,
 )
-from ledpose_ros.errors import LedposeError
+from ledpose_ros.errors import LedposeError, one_line
 from ledpose_ros.geometry import Camera, check_camera, pinhole_camera
 from ledpose_ros.images import read_image, rgb_from_message
 from ledpose_ros.leds import stamp_ns
@@ -110,10 +110,9 @@ def read_camera(path: Path, is_rectified: bool = False) -> tuple[Camera, tuple[i
     except OSError as error:
         raise LedposeError(f"cannot read the calibration {path}: {error.strerror}") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())  # that of YAML has several lines
         raise LedposeError(
             f"{path} is no camera calibration as ROS's camera_calibration writes it "
-            f"({type(error).__name__}: {reason})"
+            f"({type(error).__name__}: {one_line(error)})"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ledpose_ros.errors import LedposeError
+from ledpose_ros.errors import LedposeError, one_line
 
 IMAGE_ENCODINGS = ("jpeg", "png")
 
@@ -88,7 +88,7 @@ def decode_image(data: bytes | np.ndarray, is_for_people: bool = False) -> np.nd
         flags = cv2.IMREAD_COLOR | (0 if is_for_people else cv2.IMREAD_IGNORE_ORIENTATION)
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
-        raise LedposeError(f"an image of {len(data)} bytes cannot be decoded: {_one_line(error)}") from error
+        raise LedposeError(f"an image of {len(data)} bytes cannot be decoded: {_reason(error)}") from error
     if bgr is None:
         raise LedposeError(
             f"{len(data)} bytes that are no image: expected {' or '.join(IMAGE_ENCODINGS)} data"
@@ -156,13 +156,13 @@ def rgb_from_message(message: Any) -> np.ndarray:
         return _converter()(packed)
     except (cv2.error, RuntimeError, TypeError, ValueError) as error:
         raise LedposeError(
-            f"cannot convert a {width}x{height} image from {encoding} to rgb8: {_one_line(error)}"
+            f"cannot convert a {width}x{height} image from {encoding} to rgb8: {_reason(error)}"
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What an exception says, of OpenCV's only which condition failed."""
-    return " ".join(str(getattr(error, "err", error)).split())
+    return one_line(getattr(error, "err", error))
 
 
 @cache

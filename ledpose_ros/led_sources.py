@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from ledpose_ros.errors import LedposeError
+from ledpose_ros.errors import LedposeError, one_line
 from ledpose_ros.leds import stamp_ns
 
 _STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
@@ -142,8 +142,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
     try:
         table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise LedposeError(f"the LED table {path} cannot be read: {reason}") from error
+        raise LedposeError(f"the LED table {path} cannot be read: {one_line(error)}") from error
     if not isinstance(table, dict):
         raise LedposeError(f"the LED table {path} will not do: it must map topics to what they tell")
     return {str(name): entry for name, entry in table.items()}

@@ -97,6 +97,15 @@ def front_is_back(answers: Answers) -> Answers:
     return replace(answers, led_probability=probability)
 
 
+def above_the_horizon(answers: Answers) -> Answers:
+    return replace(answers, on_floor=np.arange(COUNT) % 4 == 0)
+
+
+def test_peers_on_the_floor_get_no_verdict() -> None:
+    on_floor = np.arange(COUNT) % 10 > 0
+    assert verdicts(CURVES, replace(healthy(), on_floor=on_floor), DEFAULT_LED_NAMES) == []
+
+
 def test_a_healthy_run_gets_no_verdict() -> None:
     assert verdicts(CURVES, healthy(), DEFAULT_LED_NAMES) == []
 
@@ -114,6 +123,7 @@ def test_a_run_too_short_for_a_log_is_judged_by_its_answers() -> None:
         (same_size, "all peers are said to be of one size"),
         (same_confidence, r"the confidence is 0\.50 everywhere"),
         (sure_of_everything, r"the confidence is 0\.98 everywhere"),
+        (above_the_horizon, "75 % of the peers are found above the horizon"),
         (constant_led, "the same is said of LED back in every picture"),
         (something_is_lit, "front and left.*front and back.*back and right"),
         (front_is_back, r"not told apart: front and back \(correlation 1\.00, true states -?0\.\d\d\);"),

@@ -15,7 +15,7 @@ pytest.importorskip("ledpose_ros.simulation")
 from geometry_msgs.msg import PoseStamped, TransformStamped
 from nav_msgs.msg import Odometry
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from ros_graph import new_domain, ros_client, run_node
+from ros_graph import new_domain, ros_client, run_node, run_program
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
@@ -64,6 +64,33 @@ def test_images_leds_and_truth_belong_together(tmp_path: Path):
     assert min(np.diff(stamps)) >= 200_000_000
     assert infos[0].width == 96 and np.allclose(infos[0].k, simulation.info.K.ravel())
     assert stamp_ns(clock[-1].clock) > stamp_ns(clock[0].clock)
+
+
+FAILING = """
+import sys
+from ledpose_ros.nodes import simulator
+from ledpose_ros.simulation import Simulation
+
+step, steps = Simulation.step, []
+
+def failing(self):
+    steps.append(1)
+    if len(steps) > 4:
+        raise RuntimeError("the graphics card is gone")
+    return step(self)
+
+Simulation.step = failing
+sys.exit(simulator.main())
+"""
+
+
+def test_an_error_while_rendering_ends_the_node(tmp_path: Path):
+    """Without pictures it would only seem to be there."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    size = [word for name, value in SIZE.items() for word in ("-p", f"{name}:={value}")]
+    with run_program(["failing", "--ros-args", *size], new_domain(), tmp_path / "log") as node:
+        assert node.wait() == 1
+    assert "the simulation failed (RuntimeError: the graphics card is gone)" in node.log
 
 
 FAKE_TF2 = Path(__file__).parent / "fake_tf2"

@@ -114,7 +114,7 @@ def write_report(directory: Path, model: Path, recordings: Sequence[Path]) -> Re
             estimator.detect(recording.image(index))
             for recording, index in tqdm(samples, desc="Reporting", unit="image", leave=False)
         ]
-        answers = _answers(samples, seen)
+        answers = _answers(samples, seen, state["level"])
         found = verdicts(log.curves, answers, led_names)
         phases = [(phase["kind"], phase["steps"]) for phase in state["preset"]["phases"]]
         page = _PAGE.substitute(
@@ -166,7 +166,12 @@ def sample_pictures(recordings: Sequence[Recording]) -> list[tuple[Recording, in
     return [every[pick] for pick in picks]
 
 
-def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections]) -> Answers:
+def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections], level: bool) -> Answers:
+    """What is said of the pictures of the samples, whose cameras are `level` or not known to be."""
+    cameras = [
+        (recording.info.K, recording.info.D, recording.info.distortion_model) for recording, _ in samples
+    ]
+    rays = [pixel_rays(one.uv[:1], *camera)[0] for one, camera in zip(seen, cameras, strict=True)]
     sizes = np.array([(recording.info.width, recording.info.height) for recording, _ in samples])
     return Answers(
         uv=np.array([one.uv[0] for one in seen]) / sizes,
@@ -175,6 +180,7 @@ def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections
         confidence=np.concatenate([one.confidence for one in seen]),
         led_probability=np.array([one.led_probability[0] for one in seen], float),
         led_states=np.array([recording.led_states[index] for recording, index in samples], float),
+        on_floor=np.array(rays)[:, 1] > 0 if level else None,
     )
 
 

@@ -35,6 +35,8 @@ MIN_CONFIDENCE_SPREAD = 0.1
 """Between the 5th and the 95th percentile of the confidences."""
 SURE, MANY_PLACES = 0.9, 3
 """A model may be sure everywhere where it looks, but not of so many places in each picture."""
+MIN_ON_FLOOR = 0.8
+"""Share of the peers that lie below the horizon of level cameras: all should, some may be found elsewhere."""
 MIN_LED_DEVIATION = 0.05
 """Standard deviation of an LED's on-probability."""
 MAX_LED_CORRELATION = 0.5
@@ -71,6 +73,7 @@ class Answers:
     confidence: Array  # (any,)
     led_probability: Array  # (N, K)
     led_states: Array  # (N, K)
+    on_floor: NDArray[np.bool_] | None = None  # (N,) below the horizon; None if cameras are not level
 
 
 def guessing(led_states: NDArray[np.floating]) -> Array:
@@ -97,7 +100,7 @@ def correlations(columns: Array) -> Array:
 def verdicts(curves: Mapping[str, Curve], answers: Answers, led_names: Sequence[str]) -> list[Finding]:
     """What went wrong in a training run, nothing if all is well."""
     found = [*_plateau_verdicts(curves, plateaus(answers.led_states)), *_collapse_verdicts(answers)]
-    found += _led_verdicts(answers, led_names)
+    found += [*_floor_verdicts(answers), *_led_verdicts(answers, led_names)]
     return found
 
 
@@ -183,6 +186,20 @@ def _collapse_verdicts(answers: Answers) -> list[Finding]:
             )
         )
     return found
+
+
+def _floor_verdicts(answers: Answers) -> list[Finding]:
+    """Peers that cannot stand on the floor from which their sizes were to follow."""
+    if answers.on_floor is None or answers.on_floor.mean() >= MIN_ON_FLOOR:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"{100 * (1 - answers.on_floor.mean()):.0f} % of the peers are found above the horizon, where "
+            "with --level none can be",
+            "train without --level unless cameras look level, higher than the LEDs, and K is right",
+        )
+    ]
 
 
 def _led_verdicts(answers: Answers, led_names: Sequence[str]) -> list[Finding]:

@@ -437,10 +437,12 @@ def run_node(factory: Callable[[], Any], args: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
+        try:
+            if node is not None:
+                node.close()
+                node.destroy_node()
+        finally:
+            rclpy.try_shutdown()
         # All is done, but launch may repeat itself: at its end Python puts the deadly defaults back in place
         # of handlers, but not of this.
         for number in (signal.SIGINT, signal.SIGTERM):

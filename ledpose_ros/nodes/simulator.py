@@ -4,10 +4,13 @@
 Topics and parameters: docs/simulator.md.
 """
 
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +188,7 @@ class SimulatorNode(Node):
     One thread renders and publishes, for an OpenGL context belongs to one thread. A frame is rendered ahead
     of its time, so that the LED change before it can be announced when it takes effect. Where rendering is
     slower than `rate`, the simulation runs slower than real time: pictures come less often, stamps stay true.
+    What fails in that thread ends the node: without pictures it would only seem to be there.
     """
 
     def __init__(self) -> None:
@@ -201,13 +205,20 @@ class SimulatorNode(Node):
             self.create_publisher(Clock, "/clock", QoSProfile(depth=1)) if parameters.publish_clock else None
         )
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="simulation")
-        self._thread.start()
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="simulation")
+        self._simulating = pool.submit(self._run)
+        self._simulating.add_done_callback(self._end_if_failed)
+        pool.shutdown(wait=False)
 
     def close(self) -> None:
-        """Stop the thread and free the renderer."""
+        """Stop the thread and free the renderer; raises what has ended the simulation early."""
         self._stopping.set()
-        self._thread.join()
+        self._simulating.result()
+
+    def _end_if_failed(self, simulating: Future[None]) -> None:
+        if error := simulating.exception():
+            self.get_logger().fatal(f"the simulation failed ({type(error).__name__}: {error})")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _run(self) -> None:
         frame = self._simulation.step()
