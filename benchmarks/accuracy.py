@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.adaptation import KnownDistance, adapt_and_score, split
 from benchmarks.bias import bias_tables, distance_bias, plot_bias, position_bias
-from benchmarks.command import benchmark_parser, run_command, verdict
+from benchmarks.command import benchmark_parser, new_file, run_command, verdict
 from benchmarks.degradations import DEGRADATIONS
 from benchmarks.recordings import (
     ABSENT,
@@ -387,7 +387,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="ONNX models, calibrated (the estimator's default)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as JSON")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write all figures there as JSON")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the bias of each model there")
     other = parser.add_argument_group("another robot")
     other.add_argument(
@@ -457,6 +457,8 @@ def _known_distance(args: argparse.Namespace) -> KnownDistance | None:
         if getattr(args, option) and not args.other:
             raise LedposeError(f"--{option} is for another robot: give its recording with --other")
     if args.calibration is None:
+        if args.focal_length is not None or args.reference is not None:
+            raise LedposeError("--focal-length and --reference tell of the --calibration picture: give that")
         return None
     reference = None if args.reference is None else tuple(args.reference)
     return KnownDistance(args.calibration, args.distance, args.focal_length, reference)

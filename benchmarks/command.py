@@ -27,6 +27,14 @@ def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentPar
     return parser
 
 
+def new_file(text: str) -> Path:
+    """The path of a file to write, for argparse: refused before an hour of measuring, not after it."""
+    path = Path(text)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: its folder does not exist, or it is one")
+    return path
+
+
 def two_cores() -> tuple[int, int]:
     """A core for who publishes pictures, another one for who is measured; LedposeError without them."""
     cores = sorted(os.sched_getaffinity(0))
@@ -45,6 +53,9 @@ def run_command(run: Callable[[argparse.Namespace], None], parser: argparse.Argu
         run(parser.parse_args())
     except LedposeError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        print(f"{parser.prog}: {error.filename or 'failed'}: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -27,7 +27,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from benchmarks.command import benchmark_parser, run_command, two_cores, verdict
+from benchmarks.command import benchmark_parser, new_file, run_command, two_cores, verdict
 from benchmarks.recordings import some_pictures
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
@@ -223,7 +223,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = benchmark_parser("benchmarks.latency", __doc__)
     parser.add_argument("--model", type=Path, metavar="MODEL", help="ONNX model (the shipped one)")
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="at each size (20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="also write the figures to a file")
     return parser
 
 

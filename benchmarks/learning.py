@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import as_json
-from benchmarks.command import benchmark_parser, run_command
+from benchmarks.command import benchmark_parser, new_file, run_command
 from benchmarks.recordings import TEST, leds_in_view, provide
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import COLUMNS, Predictions, score, text_table, truth
@@ -197,7 +197,6 @@ def draw(rows: dict[str, list[tuple[float, Metrics]]], path: Path) -> None:
         axis.set(xlabel="minutes of training", ylabel=title, ylim=(50, 100) if key == "auc" else (0, None))
         axis.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
 
@@ -240,8 +239,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the training (0)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave each method's checkpoint there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as JSON")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw errors against time")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write all figures there as JSON")
+    parser.add_argument("--plot", type=new_file, metavar="PNG", help="draw errors against time")
     return parser
 
 

@@ -27,7 +27,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header
 
-from benchmarks.command import benchmark_parser, run_command, two_cores
+from benchmarks.command import benchmark_parser, new_file, run_command, two_cores
 from benchmarks.recordings import some_pictures
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import text_table
@@ -201,7 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, default=0.0, metavar="M", help="at 30 Hz, of the recorder (0)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="also write the figures to a file")
     return parser
 
 

@@ -34,7 +34,7 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 from visualization_msgs.msg import MarkerArray
 
-from benchmarks.command import benchmark_parser, run_command, verdict
+from benchmarks.command import benchmark_parser, new_file, run_command, verdict
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import text_table
@@ -281,7 +281,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--rate", type=float, default=RATE, metavar="HZ", help=f"the camera's pictures a second ({RATE:g})"
     )
     parser.add_argument("--model", type=Path, metavar="MODEL", help="ONNX model (the shipped one)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="also write the figures to a file")
     return parser
 
 

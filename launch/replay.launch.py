@@ -4,8 +4,6 @@
 ros2 launch ledpose_ros replay.launch.py bag:=drive image:=/camera/image_raw camera_info:=/camera/camera_info
 """
 
-from pathlib import Path
-
 from launch import LaunchDescription
 from launch.action import Action
 from launch.actions import ExecuteProcess, Shutdown
@@ -22,6 +20,7 @@ from ledpose_ros.launching import (
     rviz_of_estimates,
 )
 from ledpose_ros.parameters import Parameter
+from ledpose_ros.paths import user_path
 
 TOPICS = ("image", "camera_info", "odometry")
 BAG = Parameter("bag", "", "Bag to play: the folder that `ros2 bag record` made, or a file in it.")
@@ -43,7 +42,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def actions(settings: Settings) -> list[Action]:
     """The estimator, RViz and the player, with which everything ends."""
-    bag = Path(settings["bag"]).expanduser()
+    bag = user_path(settings["bag"])
     if not bag.exists():
         raise LedposeError(f"there is no bag '{bag}'")
     command = ["ros2", "bag", "play", str(bag), "--clock"]

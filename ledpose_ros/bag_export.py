@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ledpose_ros.bags import BagWriter
+from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import Camera
 from ledpose_ros.recording import GroundTruth, Recording
 
@@ -25,8 +27,12 @@ TOPICS = {
 def export_bag(recording: Recording, path: Path, namespace: str = "") -> Iterator[int]:
     """Write a recording's samples to a new bag, at the times of their receipt; gives their indices.
 
-    Raises `LedposeError` if the bag exists or cannot be written.
+    Raises `LedposeError` if the bag exists or cannot be written, or for what is no namespace.
     """
+    if not re.fullmatch(r"/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*)?/?", namespace, re.ASCII):
+        raise LedposeError(
+            f"'{namespace}' is no namespace: it may have letters, digits, _ and /, like robot_1"
+        )
     truth = recording.ground_truth()
     with BagWriter(path) as bag:
         for index in range(len(recording)):

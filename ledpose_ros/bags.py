@@ -18,7 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import Camera
-from ledpose_ros.outputs import check_new
+from ledpose_ros.paths import check_new
 
 SECOND = 1_000_000_000
 END_OF_TIME = 2**31 * SECOND

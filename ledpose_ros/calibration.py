@@ -38,6 +38,9 @@ DISTANCE_RATIO = 1.5
 FEW_PICTURES = 4
 """From so many on pictures tell the recess beside c, and by their spread the residual: fewer fit too well."""
 
+FARTHEST = 1000
+"""[m] No camera tells a ground robot beyond."""
+
 MAX_RECESS = 0.5
 """Largest recess, as a share of the smallest distance."""
 
@@ -141,6 +144,8 @@ def calibrate(
         _check(picture, size, setup)
         size = picture.rgb.shape[1], picture.rgb.shape[0]
         sighting, confidence = _look_at(estimator, picture, setup)
+        if not np.isfinite(sighting.depth_share):
+            confidence = 0.0  # By its distortion the lens shows nothing there.
         best_confidence = max(best_confidence, confidence)
         if confidence >= MIN_CONFIDENCE:
             sightings.append(sighting)
@@ -221,8 +226,10 @@ def _check(picture: Picture, size: tuple[int, int] | None, setup: Setup) -> None
     """Raise `LedposeError` for a picture that cannot be used beside others of this size (width, height)."""
     name, distance, camera_height = picture.name, picture.distance, setup.camera_height
     picture_height, picture_width = picture.rgb.shape[:2]
-    if not (np.isfinite(distance) and distance > 0):
-        raise LedposeError(f"the distance of {name} is {distance}: give the measured range in metres")
+    if not 0 < distance < FARTHEST:
+        raise LedposeError(
+            f"the distance of {name} is {distance}: give the measured range in metres, below {FARTHEST}"
+        )
     if size not in (None, (picture_width, picture_height)):
         raise LedposeError(
             "{} is {}x{}, the pictures before it {}x{}: ".format(name, picture_width, picture_height, *size)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from ledpose_ros.errors import LedposeError
+from ledpose_ros.errors import LedposeError, one_line
 from ledpose_ros.geometry import (
     LEVEL_CAMERA,
     distance_from_scale,
@@ -22,7 +22,15 @@ from ledpose_ros.geometry import (
     upright_in_image,
     upright_poses,
 )
-from ledpose_ros.model_metadata import SAME_PEER, WINDOW_SIDE, Calibration, ModelMetadata, read_model
+from ledpose_ros.model_metadata import (
+    SAME_PEER,
+    WINDOW_SIDE,
+    Calibration,
+    ModelMetadata,
+    is_signed,
+    read_model,
+)
+from ledpose_ros.paths import user_path
 
 # Variance of an angle of which nothing is known, as roll and pitch of the peer [rad^2].
 UNKNOWN_ANGLE_VARIANCE = math.pi**2
@@ -97,10 +105,7 @@ class PeerEstimator:
         providers: Sequence[str] = ("CPUExecutionProvider",),
         spinning: bool = False,
     ) -> None:
-        try:
-            path = Path(model_path).expanduser()
-        except RuntimeError as error:  # of a user who is not there
-            raise LedposeError(f"there is no {model_path}: {error}") from error
+        path = user_path(model_path)
         data = read_model(path)
         if isinstance(providers, str):
             raise LedposeError(f"providers are a list of names: give ['{providers}']")
@@ -119,9 +124,10 @@ class PeerEstimator:
         try:
             session = self._make_session()
         except Exception as error:  # onnxruntime's own exceptions have no common public base
+            advice = "update that" if is_signed(data) else "it is damaged or not a model, copy it again"
             raise LedposeError(
-                f"the model {path} cannot be loaded by onnxruntime {onnxruntime.__version__}, update that: "
-                f"{error}"
+                f"the model {path} cannot be loaded by onnxruntime {onnxruntime.__version__}, {advice}: "
+                f"{one_line(error)}"
             ) from error
         self._session: onnxruntime.InferenceSession | None = session
         started = session.get_providers()
@@ -135,7 +141,7 @@ class PeerEstimator:
         try:
             self.metadata = ModelMetadata.from_properties(session.get_modelmeta().custom_metadata_map)
             self._check_graph(session)
-        except LedposeError as error:
+        except (LedposeError, UnicodeDecodeError) as error:
             raise LedposeError(f"the model {path} cannot be used: {error}") from error
         self.path = path
 

@@ -79,16 +79,17 @@ def open_source(
     if missing:
         raise LedposeError(f"there is no {missing[0]}: check its name")
     suffixes = {path.suffix.lower() for path in paths}
+    path, suffix = paths[0], paths[0].suffix.lower()
+    if len(paths) == 1 and (suffix in BAG_SUFFIXES or (path.is_dir() and (path / "metadata.yaml").is_file())):
+        return _bag(path, image_topic, camera_info_topic, is_rectified)
+    if image_topic or camera_info_topic:
+        raise LedposeError(f"{path} is no bag, and has no topics to choose from")
     if suffixes <= set(RECORDING_SUFFIXES):
         return _recordings(paths, is_rectified)
     if suffixes <= set(PICTURE_SUFFIXES):
         return _pictures(paths)
     if len(paths) > 1:
         raise LedposeError("give one bag, video or folder, or several recordings or pictures")
-    path, suffix = paths[0], paths[0].suffix.lower()
-    is_bag = suffix in BAG_SUFFIXES or (path.is_dir() and (path / "metadata.yaml").is_file())
-    if is_bag:
-        return _bag(path, image_topic, camera_info_topic, is_rectified)
     if path.is_dir():
         pictures = (picture for picture in path.iterdir() if picture.suffix.lower() in PICTURE_SUFFIXES)
         return _pictures(sorted(pictures, key=_by_numbers))
@@ -109,7 +110,7 @@ def read_camera(path: Path, is_rectified: bool = False) -> tuple[Camera, tuple[i
         return check_camera(np.array(K, float), np.array(D, float), str(told["distortion_model"])), size
     except OSError as error:
         raise LedposeError(f"cannot read the calibration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise LedposeError(
             f"{path} is no camera calibration as ROS's camera_calibration writes it "
             f"({type(error).__name__}: {one_line(error)})"

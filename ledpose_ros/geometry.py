@@ -291,13 +291,13 @@ def depth_per_range(rays: np.ndarray, K: np.ndarray, D: np.ndarray, distortion_m
     An extent across the direction from the image's centre, such as an upright one beside it, spans at range d
     the angle h / (d sin theta) about the optical axis, theta from it. At image radius r (for focal length 1)
     it is r h / (d sin theta) long: the share is sin theta / r. In a perspective image r is tan theta, so that
-    size follows depth; an ideal fisheye lens has r = theta; distortion is in r.
+    size follows depth; an ideal fisheye lens has r = theta; distortion is in r. NaN gives NaN.
     """
     K = np.asarray(K, dtype=np.float64).reshape(3, 3)
     uv = project(rays, K, D, distortion_model)
     radius = np.linalg.norm(np.linalg.solve(K[:2, :2], (uv - K[:2, 2]).T), axis=0)
     sine = np.linalg.norm(rays[:, :2], axis=1)
-    return np.divide(sine, radius, out=np.ones_like(sine), where=radius > 1e-6)
+    return np.divide(sine, radius, out=np.ones_like(sine), where=~(radius <= 1e-6))
 
 
 # --- bearing and pose ---------------------------------------------------------------------------------------

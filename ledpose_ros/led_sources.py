@@ -141,7 +141,8 @@ def read_table(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds; LedposeError if it does not."""
     try:
         table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # A date that does not exist is a ValueError.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LedposeError(f"the LED table {path} cannot be read: {one_line(error)}") from error
     if not isinstance(table, dict):
         raise LedposeError(f"the LED table {path} will not do: it must map topics to what they tell")
@@ -161,7 +162,7 @@ def read_led_sources(path: str | Path, led_names: Sequence[str]) -> tuple[LedTop
 
 def check_named_leds(named: Sequence[str], led_names: Sequence[str]) -> None:
     """Raise `LedposeError` unless a table names every LED once and no other."""
-    if sorted(named) != sorted(led_names):
+    if sorted(map(str, named)) != sorted(led_names):
         raise LedposeError(f"it tells the LEDs {list(named)}, needed are {list(led_names)}, each once")
 
 
@@ -218,7 +219,8 @@ def check_keys(what: str, entry: Any, allowed: set[str], needed: set[str]) -> No
     """Raise `LedposeError` unless an entry of a table is a mapping with keys that are known and needed."""
     if not isinstance(entry, dict):
         raise LedposeError(f"{what} must be a mapping with {', '.join(sorted(needed))}")
-    unknown, missing = sorted(set(entry) - allowed), sorted(needed - set(entry))
+    # To YAML `on` is a truth value, so keys may be of several types.
+    unknown, missing = sorted(set(entry) - allowed, key=str), sorted(needed - set(entry))
     if unknown or missing:
         problem = f"has the unknown key {unknown[0]}" if unknown else f"lacks {missing[0]}"
         raise LedposeError(f"{what} {problem}: its keys are {', '.join(sorted(allowed))}")

@@ -36,6 +36,8 @@ DIGEST_KEY = "ledpose.digest"
 NO_DIGEST = "0" * 64
 # The digest's entry in the file: key, then tag and length of the value, a JSON string.
 SIGNATURE = re.compile(re.escape(DIGEST_KEY.encode()) + rb'\x12\x42"([0-9a-f]{64})"')
+# What is left of it when one part of it was damaged.
+REMAINS = re.compile(re.escape(DIGEST_KEY.encode()) + rb'|\x12\x42"[0-9a-f]{64}"')
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def signed(data: bytes) -> bytes:
 
 
 def read_model(path: Path) -> bytes:
-    """The bytes of a model file; raises `LedposeError` unless it is there, and as it was written."""
+    """The bytes of a model file; `LedposeError` unless it is there and, if signed, as it was written."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -204,14 +206,18 @@ def read_model(path: Path) -> bytes:
     return data
 
 
+def is_signed(data: bytes) -> bool:
+    """Whether a model file holds its digest: those of other software, or the first ones, do not."""
+    return SIGNATURE.search(data) is not None
+
+
 def _verify_digest(data: bytes) -> None:
-    """Raise `LedposeError` unless a model file is as it was written, by its bytes alone."""
+    """`LedposeError` if a model file holds a digest and is not as it was written, by its bytes alone."""
     signature = SIGNATURE.search(data)
     if signature is None:
-        raise LedposeError(
-            "it holds no digest, so it is damaged or not a ledpose model; copy it again, or make one by "
-            "`ledpose train` or `ledpose export`"
-        )
+        if REMAINS.search(data):
+            raise LedposeError("it is damaged: its digest is none; copy it again")
+        return
     said = signature[1]
     found = hashlib.sha256(data.replace(said, NO_DIGEST.encode())).hexdigest()
     if said.decode() != found:

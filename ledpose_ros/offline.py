@@ -20,7 +20,7 @@ from ledpose_ros.frames import Frame
 from ledpose_ros.geometry import Camera
 from ledpose_ros.images import encode_image
 from ledpose_ros.model_metadata import ModelMetadata
-from ledpose_ros.outputs import check_new
+from ledpose_ros.paths import check_new
 from ledpose_ros.visualization import draw_estimates
 
 

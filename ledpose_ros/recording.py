@@ -434,6 +434,8 @@ class Recording:
                 raise LedposeError(f"claims {self._count} samples but '{name}' holds {shape[0]}")
         self.uncommitted = max(len(file[name]) for name in DATASETS) - self._count
         self._images = file["image"]
+        if h5py.check_vlen_dtype(self._images.dtype) != np.uint8:
+            raise LedposeError(f"the dataset 'image' holds {self._images.dtype}, not variable-length uint8")
         self.refused = self._read_refused()
         self.led_states = file["led_states"][: self._count].astype(np.float32)
         if not ((self.led_states >= 0) & (self.led_states <= 1)).all():

@@ -22,6 +22,7 @@ from ledpose_ros.camera_info import image_matrix, image_size
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import decode_image, encode_image, encoding_of, rgb_from_message
 from ledpose_ros.pairing import PairedSample
+from ledpose_ros.paths import user_path
 from ledpose_ros.recording import RecordingInfo, RecordingWriter, part_of
 from ledpose_ros.refusals import Refusals
 
@@ -92,7 +93,7 @@ class SessionSettings:
     @classmethod
     def from_parameters(cls, parameters: Any, file: Path | None = None) -> "SessionSettings":
         """Settings from the recorder's parameters (attributes); with `file`, in its folder."""
-        directory = Path(parameters.output_directory).expanduser() if file is None else file.parent
+        directory = user_path(parameters.output_directory) if file is None else file.parent
         return cls(
             output_directory=directory,
             led_names=tuple(parameters.led_names),

@@ -211,3 +211,5 @@ def test_an_exported_recording_is_imported_again(tmp_path, capsys):
     capsys.readouterr()
     assert main(words) == 2
     assert "again exists already" in capsys.readouterr().err
+    assert main([*words[:-1], "bad name"]) == 2
+    assert "'bad name' is no namespace" in capsys.readouterr().err

@@ -204,6 +204,7 @@ def test_a_recording_without_ground_truth_is_not_split(tmp_path):
         (["--calibration", "picture.png"], "needs both"),
         (["--calibration", "picture.png", "--distance", "1.5"], "--other"),
         (["--level"], "--level is for another robot"),
+        (["--focal-length", "300"], "tell of the --calibration picture"),
         (["absent.onnx"], "absent.onnx does not exist"),
         ([str(shipped_model()), "--other", "absent.h5"], "int8, too coarse to train from"),
     ],
@@ -363,6 +364,13 @@ def test_figures_of_earlier_runs_are_shown_together(tmp_path, capsys):
     assert capsys.readouterr().out == out
     with pytest.raises(LedposeError, match="nothing to show"):
         learning.run(learning.make_parser().parse_args([]))
+
+
+def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path, capsys):
+    for path in (tmp_path, tmp_path / "absent" / "all.json"):
+        with pytest.raises(SystemExit):
+            learning.make_parser().parse_args(["--json", str(path)])
+        assert f"{path} cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", learning.METHODS)

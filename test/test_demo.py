@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from ledpose_ros.commands.demo import Heard, compare, contact_sheet, report
+from ledpose_ros.cli import main
+from ledpose_ros.commands.demo import Heard, compare, contact_sheet, make_room, report
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import compose_poses, project
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
@@ -44,6 +45,35 @@ def heard_poses(count: int = 20) -> Heard:
         heard.peers[stamp] = 1
         heard.led_probability[stamp] = states
     return heard
+
+
+def test_only_the_results_of_a_demo_are_replaced(tmp_path, capsys):
+    """The recorder's folder of recordings has the name of the demo's."""
+    recording = tmp_path / "recordings" / "ledpose_20260101_120000.h5"
+    recording.parent.mkdir()
+    recording.write_text("precious")
+    assert main(["demo", "-o", str(tmp_path)]) == 2
+    assert f"{recording.parent} is not of a demo" in capsys.readouterr().err
+    assert recording.read_text() == "precious"
+    demo = tmp_path / "demo"
+    make_room(demo)
+    (demo / "logs").mkdir()
+    (demo / "model.onnx").touch()
+    make_room(demo)
+    assert not (demo / "logs").exists() and not (demo / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--samples", "10"], "--samples 10: at least 50"),
+        (["--watch", "0"], "--watch 0.0: at least 1"),
+        (["--seed", "-1"], "--seed -1: at least 0"),
+    ],
+)
+def test_what_would_fail_after_minutes_is_refused_at_once(tmp_path, capsys, words, sentence):
+    assert main(["demo", "-o", str(tmp_path / "new"), *words]) == 2
+    assert sentence in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
 def test_true_and_published_poses_are_matched_by_stamp():

@@ -71,6 +71,28 @@ def test_two_processes_learn_as_one(tmp_path):
         Trainer(data, tmp_path / "run2", PRESET).resume()
 
 
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("meta", "--device meta cannot be used: give cpu, cuda"),
+        ("cuda:0", "--device cuda:0 puts all processes on one GPU: give --device cuda"),
+        ("cuda", "--device cuda:1 cannot be used: invalid device ordinal"),
+    ],
+)
+def test_devices_that_several_processes_cannot_have(monkeypatch, device, words):
+    """Told as where PyTorch sees a GPU, but fewer than there are processes."""
+
+    def refuse(*_: object, device: str) -> None:
+        raise RuntimeError("invalid device ordinal\nCUDA kernel errors might be asynchronously reported")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", refuse)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LedposeError, match=words), processes(device):
+        pass
+
+
 def test_torchrun_trains_with_two_processes(tmp_path):
     write_toy_recording(tmp_path / "toy.h5", 64)
     words = ["train", tmp_path / "toy.h5", "-o", tmp_path / "run", "--steps", "15"]

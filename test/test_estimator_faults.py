@@ -512,8 +512,8 @@ def test_model_replaced_while_the_node_runs(
         blink(METADATA.led_names)
         sentences = {
             "is damaged or was changed": bytes(flipped),
-            "holds no digest": good[: len(good) // 2],
-            "holds no digest, so": b"this is a text",
+            "it is damaged or not a model": good[: len(good) // 2],
+            "damaged or not a model, copy it again": b"this is a text",
             "not a ledpose model": foreign,
             "does not exist": None,
         }

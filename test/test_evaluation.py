@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from fake_model import METADATA, write_fake_model
 
-from ledpose_ros.calibration import SIDE_VIEWS, Picture
+from ledpose_ros.calibration import SIDE_VIEWS, Picture, Setup
 from ledpose_ros.calibration import calibrate as calibrate_pictures
 from ledpose_ros.cli import main
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.evaluation import truth
-from ledpose_ros.geometry import compose_poses, project
+from ledpose_ros.geometry import compose_poses, pinhole_camera, project
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.model_metadata import WINDOW_SIDE, Calibration
@@ -228,10 +228,11 @@ def test_plots_and_models_that_are_there_are_not_overwritten(tmp_path, capsys):
     assert link.is_symlink() and "Wrote" in capsys.readouterr().out
 
 
-def test_pictures_that_scatter_are_all_kept(tmp_path):
+def test_pictures_that_scatter_are_all_kept(tmp_path, capsys):
     model = write_fake_model(tmp_path / "model.onnx")
     pictures = [write_picture(tmp_path / f"{number}.png") for number in range(4)]
-    assert calibrate(model, pictures, [1.0, 1.5, 2.5, 4.0]).rejected == 0
+    assert calibrate(model, pictures, [1.0, 1.4, 1.9, 2.6]).rejected == 0
+    assert "warning: the pictures disagree about the scale by 0." in capsys.readouterr().out
 
 
 def test_references_give_the_median_offset_in_window_sides(tmp_path):
@@ -274,12 +275,19 @@ def test_the_range_to_a_reference_beside_the_centre_is_more_than_its_depth(tmp_p
         ),
         ([], "either --image"),
         (["--image", "{white}", "--distance", "-1"], "measured range"),
+        (["--image", "{white}", "--distance", "1e300"], "measured range"),
+        (
+            ["--image", "{white}", "--distance", "0.5", "--image", "{white}", "--distance", "10"],
+            "octaves, which is no calibration: does each show the peer at its --distance?",
+        ),
         (["--image", "{black}", "--distance", "1"], "no peer is found"),
         (
             ["--image", "{white}", "--distance", "1", "--image", "{tall}", "--distance", "1"],
             "{tall} is 320x200, the pictures before it 320x180",
         ),
         (["--truth", "none.h5", "--distance", "1"], "--truth alone changes uncertainties"),
+        (["--truth", "none.h5", "--camera-height", "0"], "--truth alone changes uncertainties"),
+        (["--image", "{white}", "--distance", "1", "--focal-length", "-9"], "the focal length is -9 px"),
         (
             ["--recording", "none.h5", "--distance", "1", "--focal-length", "9"],
             "recordings tell their camera",
@@ -295,6 +303,14 @@ def test_a_calibration_that_cannot_work_is_one_sentence(tmp_path, capsys, argume
     }
     assert main(["calibrate", str(model), *(argument.format(**names) for argument in arguments)]) == 2
     assert words.format(**names) in capsys.readouterr().err
+
+
+def test_a_place_that_the_lens_does_not_show_does_not_count(tmp_path):
+    model = PeerEstimator(write_fake_model(tmp_path / "model.onnx"))
+    folded = pinhole_camera(100.0, WIDTH, HEIGHT)._replace(D=np.array([-0.6, 0, 0, 0, 0]))
+    pictures = [Picture("seen", WHITE, 2.0, tuple(CENTRE)), Picture("beyond", WHITE, 1.0, (5.0, 5.0))]
+    calibration, outliers = calibrate_pictures(model, pictures, Setup(folded))
+    assert calibration.images == 1 and not outliers
 
 
 def test_other_led_names_are_refused(tmp_path, capsys):

@@ -123,6 +123,18 @@ def test_inspect_of_an_empty_recording(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["inspect", str(tmp_path / "a.h5"), "--contact-sheet", str(tmp_path / "sheet.png")]) == 2
 
 
+def test_foreign_files_that_hold_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.h5", [(1.0, 0.0)] * 20)
+    with h5py.File(path, "r+") as file:
+        file.attrs["created_ns"] = 1e30
+    assert inspect(capsys, path)["created"] == "unknown"
+    with h5py.File(path, "r+") as file:
+        del file["image"]
+        file["image"] = np.zeros(20, np.uint8)
+    assert main(["inspect", str(path)]) == 2
+    assert "the dataset 'image' holds uint8, not variable-length uint8" in capsys.readouterr().err
+
+
 def test_the_contact_sheet_shows_lit_leds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, sheet = write(tmp_path / "a.h5", [(1.0, 0.0)] * 20), tmp_path / "sheet.png"
     assert main(["inspect", str(path), "--contact-sheet", str(sheet)]) == 0
@@ -310,6 +322,7 @@ def test_check_of_hopeless_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["check", str(text)]) == 1
     assert "no HDF5 file" in capsys.readouterr().out
     assert main(["check", str(write(tmp_path / "empty.h5", []))]) == 1
+    assert main(["check", str(tmp_path / "empty.h5"), "--repair", str(tmp_path / "out.txt")]) == 2
     stump = tmp_path / "stump.h5"
     stump.write_bytes(write(tmp_path / "a.h5", [(1.0, 1.0)] * 3).read_bytes()[:100])
     assert main(["check", str(stump)]) == 1

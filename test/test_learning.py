@@ -296,20 +296,27 @@ def test_mixed_precision_learns_the_same(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "capabilities", "faster"),
+    ("capabilities", "faster"),
     [
-        ("cuda", {}, True),
-        ("cpu", {"avx512_f": True, "avx512_bf16": True}, True),
-        ("cpu", {"avx512_f": True, "avx512_bf16": False}, False),
-        ("cpu", None, False),
+        ({"avx512_f": True, "avx512_bf16": True}, True),
+        ({"avx512_f": True, "avx512_bf16": False}, False),
+        (None, False),
     ],
 )
-def test_bfloat16_is_for_devices_that_are_made_for_it(monkeypatch, device, capabilities, faster):
+def test_bfloat16_is_for_processors_that_are_made_for_it(monkeypatch, capabilities, faster):
     if capabilities is None:  # a PyTorch that cannot tell
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert objective.has_bfloat16(torch.device(device)) == faster
+    assert objective.has_bfloat16(torch.device("cpu")) == faster
+
+
+@pytest.mark.parametrize("really", [True, False])
+def test_bfloat16_is_not_for_gpus_that_only_imitate_it(monkeypatch, really):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: really or including_emulation
+    )
+    assert objective.has_bfloat16(torch.device("cuda")) == really
 
 
 def test_resume_refuses_other_recordings(tmp_path):
@@ -323,6 +330,21 @@ def test_resume_refuses_other_recordings(tmp_path):
     level = Trainer(load_recordings([tmp_path / "a.h5"], level=True), tmp_path / "run", SHORT)
     with pytest.raises(LedposeError, match="had level False, this one has True"):
         level.resume()
+    trainer.device = torch.device("cuda")
+    with pytest.raises(LedposeError, match="had device cpu, this one has cuda"):
+        trainer.resume()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 8)
+    trainer = Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", SHORT)
+    trainer.run()
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    before = path.read_bytes()
+    path.with_suffix(".part").symlink_to("/dev/full")
+    with pytest.raises(LedposeError, match=f"cannot write the checkpoint {path}: "):
+        trainer.save()
+    assert path.read_bytes() == before and not path.with_suffix(".part").is_symlink()
 
 
 def test_resume_refuses_the_same_recordings_in_another_order(tmp_path):
@@ -402,6 +424,15 @@ def test_a_scaled_preset_has_the_steps_asked_for(name, steps):
     assert [phase.kind for phase in scaled.phases] == [phase.kind for phase in PRESETS[name].phases]
 
 
+@pytest.mark.parametrize(("steps", "glances"), [(1000, 79), (1600, 800), (9000, 800), (20200, 1600)])
+def test_a_shorter_preset_keeps_the_glances_that_make_them_of_use(steps, glances):
+    scaled = PRESETS["cpu"].scaled(steps)
+    assert scaled.steps == steps and scaled.phases[-1] == Phase("glance", glances)
+    shares = [phase.steps / scaled.labelled_steps for phase in scaled.phases[:-1]]
+    whole = [phase.steps / PRESETS["cpu"].labelled_steps for phase in PRESETS["cpu"].phases[:-1]]
+    np.testing.assert_allclose(shares, whole, atol=1 / scaled.labelled_steps)
+
+
 def test_recordings_follow_each_other_in_memory(tmp_path):
     write_toy_recording(tmp_path / "a.h5", 3)
     write_toy_recording(tmp_path / "b.h5", 5, seed=1)
@@ -464,6 +495,9 @@ def test_crops_show_the_window_and_repeat_with_the_seed(tmp_path):
     again, other = cut_crops(data, windows, seed=(1, 2)), cut_crops(data, windows, seed=(1, 3))
     assert torch.equal(crops.elsewhere, again.elsewhere) and not torch.equal(crops.elsewhere, other.elsewhere)
     assert windows.trusted().tolist() == [2, 3, 4, 5]
+    mostly_none = replace(windows, trust=torch.tensor([0, 0, 0.3, 0, 0, 0.2]))
+    assert mostly_none.trusted().tolist() == [2, 5], "those of no trust are not learned from"
+    assert len(replace(windows, trust=torch.zeros(6)).trusted()) == 6
 
 
 def test_parts_of_the_peer_count_as_elsewhere(tmp_path, monkeypatch):
@@ -606,16 +640,24 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys, monkeypatch):
     estimator = PeerEstimator(run / "model.onnx")
     assert estimator.metadata.calibration is None
     assert estimator.metadata.input_size == (WIDTH, HEIGHT)
+    assert estimator.metadata.training["metrics"] == {}, "two steps are too few to log any"
     again = tmp_path / "again"
     arguments = ["train", str(recording), "-o", str(again), "--init", str(run / "model.onnx"), "--steps", "1"]
     assert main(arguments) == 0
     assert main(["train", str(recording), "-o", str(run), "--steps", "2"]) == 2
     assert "--resume" in capsys.readouterr().err
+    model = (run / "model.onnx").read_bytes()  # perhaps calibrated
+    assert main(["train", str(recording), "-o", str(run), "--steps", "2", "--resume"]) == 2
+    assert "all 2 steps are done already" in capsys.readouterr().err
+    assert (run / "model.onnx").read_bytes() == model
+    resumed = ["train", str(recording), "-o", str(again), "--steps", "1", "--resume"]
+    assert main(resumed) == 2  # without --init, which chose another preset
+    assert "had preset joint 1, glance 0; learning rate 0.0005, this one has" in capsys.readouterr().err
     (tmp_path / "file").write_text("in the way")
     for options, words in (
-        (["-o", str(again / "2"), "--seed", "-1"], "--seed -1: at least 0 is needed"),
+        (["-o", str(again / "2"), "--seed", "-1"], "--seed -1: from 0 on, below 2^63, is needed"),
         (["-o", str(again / "2"), "--device", "foo"], "--device foo cannot be used"),
-        (["-o", str(tmp_path / "file")], "File exists"),
+        (["-o", str(tmp_path / "file")], "file is a file, but"),
         (["-o", str(again / "2"), "--preset", "glance"], "preset glance goes on from a model: add --init"),
         (["-o", str(again / "2"), "--resume"], "there is nothing to resume"),
     ):
@@ -660,7 +702,7 @@ def test_models_of_others_are_no_start(tmp_path):
     (tmp_path / "text.onnx").write_text("no model")
     for path, words in (
         (tmp_path / "absent.onnx", "does not exist"),
-        (tmp_path / "text.onnx", "cannot be used: it holds no digest"),
+        (tmp_path / "text.onnx", "is not an ONNX file"),
         (write_fake_model(tmp_path / "fake.onnx"), "lacks the weights"),
     ):
         with pytest.raises(LedposeError, match=f"{path} {words}"):

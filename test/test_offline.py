@@ -321,6 +321,7 @@ def unknown_focal_length(tmp_path: Path) -> list[str]:
         (unknown_focal_length, "give --camera-info or --focal-length"),
         (lambda _: ["--focal-length", "0"], "focal length is 0 px"),
         (lambda _: ["--min-confidence", "nan"], "'min_confidence' is nan, but must be 0 to 1"),
+        (lambda _: ["--image-topic", "/image"], "picture.png is no bag, and has no topics"),
         (lambda _: ["--threads", "-1"], "'threads' is -1, but must be 1 to 64"),
         (lambda _: ["--camera-pitch", "2"], "'camera_pitch' is 2.0, but must be -1.5708 to 1.5708"),
         (lambda _: ["--providers", "Abacus", "CPUExecutionProvider"], "onnxruntime lacks Abacus"),

@@ -118,6 +118,18 @@ def test_led_states(tmp_path: Path, states: np.ndarray, severity: str, words: st
     assert finding(found_in(write(tmp_path / "a.h5", states)), words).severity == severity
 
 
+@pytest.mark.parametrize(("leds", "samples"), [(6, 60), (12, 1000)])
+def test_few_samples_of_many_leds_are_not_taken_for_dependent(
+    tmp_path: Path, leds: int, samples: int
+) -> None:
+    info = replace(INFO, led_names=tuple("abcdefghijkl"[:leds]), led_directions=(0.0,) * leds)
+    independent = np.random.default_rng(1).integers(0, 2, (samples, leds))
+    found = found_in(write(tmp_path / "a.h5", independent, info=info))
+    assert not any("bits" in one.what for one in found)
+    running_light = np.eye(leds)[np.random.default_rng(1).integers(0, leds, samples)]
+    finding(found_in(write(tmp_path / "b.h5", running_light, info=info)), "bits")
+
+
 @pytest.mark.parametrize(
     ("picture", "severity", "words"),
     [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from fake_model import METADATA, write_fake_model
@@ -20,6 +21,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402
 
+from ledpose_ros.learning import report  # noqa: E402
 from ledpose_ros.learning.dataset import load_recordings  # noqa: E402
 from ledpose_ros.learning.report import Report, read_log, write_report  # noqa: E402
 from ledpose_ros.learning.trainer import Phase, Preset, Trainer  # noqa: E402
@@ -177,9 +179,16 @@ def test_correlations_are_pearsons_but_for_constants() -> None:
 def reported(tmp_path: Path) -> Callable[..., Report]:
     """A function that writes the report of a run of which nothing is learned, with a log of 100 steps."""
 
-    def report(with_ground_truth: bool, calibrated: bool = False, logged: bool = True) -> Report:
+    def write(
+        with_ground_truth: bool,
+        calibrated: bool = False,
+        logged: bool = True,
+        change: Callable[[h5py.File], None] = lambda file: None,
+    ) -> Report:
         recording = tmp_path / "toys & <robots>.h5"
         write_toy_recording(recording, 20, with_ground_truth=with_ground_truth)
+        with h5py.File(recording, "r+") as file:
+            change(file)
         trainer = Trainer(load_recordings([recording]), tmp_path / "run", SHORT, seed=7)
         trainer.directory.mkdir()
         trainer.step = 99
@@ -192,7 +201,7 @@ def reported(tmp_path: Path) -> Callable[..., Report]:
         model = write_fake_model(tmp_path / "model.onnx", metadata)
         return write_report(tmp_path / "run", model, [recording])
 
-    return report
+    return write
 
 
 def test_the_page_stands_by_itself(reported: Callable[..., Report]) -> None:
@@ -231,6 +240,31 @@ def test_true_poses_are_compared_with(reported: Callable[..., Report], calibrate
     # Distances among them: were they unknown, there would be a dash.
     assert all(math.isfinite(float(value)) for value in row[0].split()[1:])
     assert page.count("<img") == 6
+
+
+def never_in_view(file: h5py.File) -> None:
+    """As motion capture tells poses of a peer behind the camera."""
+    file["ground_truth/pose"][:, 2] = -1.0
+
+
+def unusable_camera(file: h5py.File) -> None:
+    file.attrs["distortion_model"] = "none that is known"
+
+
+@pytest.mark.parametrize("change", [never_in_view, unusable_camera])
+def test_truth_that_tells_nothing_is_no_reason_for_no_report(reported, change) -> None:
+    page = reported(with_ground_truth=True, change=change).path.read_text(encoding="utf-8")
+    assert "Against the truth" not in page and "found at the same place" in page
+
+
+def test_true_poses_may_be_of_other_pictures_than_those_asked_about(reported, monkeypatch) -> None:
+    monkeypatch.setattr(report, "SAMPLE", 2)  # the first and the last
+
+    def in_the_middle(file: h5py.File) -> None:
+        file["ground_truth/pose"][[0, 1, 18, 19], 2] = -1.0
+
+    page = reported(with_ground_truth=True, change=in_the_middle).path.read_text(encoding="utf-8")
+    assert "Against the truth" not in page
 
 
 def test_a_run_without_a_log_is_reported(reported: Callable[..., Report]) -> None:

@@ -24,12 +24,15 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.outputs import check_new
+from ledpose_ros.paths import check_new
 
 if TYPE_CHECKING:
     from ledpose_ros.calibration import Picture
     from ledpose_ros.estimator import PeerEstimator
     from ledpose_ros.geometry import Camera
+
+DOUBTFUL, NONSENSE = 0.25, 1.0
+"""Residuals [octaves] above which a calibration is warned of, and refused."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,17 +102,16 @@ def run(args: argparse.Namespace) -> None:
     if output.resolve() != args.model.resolve():
         check_new(output, ".onnx")
     estimator = PeerEstimator(args.model)
-    given = args.like, args.focal_length, args.camera_height, args.reference, args.distance, args.ahead
-    if (
-        args.truth
-        and not (args.image or args.recording)
-        and any(one not in (None, [], False) for one in given)
-    ):
+    known = args.like, args.focal_length, args.camera_height
+    given = any(one is not None for one in known) or args.reference or args.distance or args.ahead
+    if args.truth and not (args.image or args.recording) and given:
         raise LedposeError(
             "--truth alone changes uncertainties, not the calibration: add --image or --recording"
         )
     if args.recording and args.focal_length is not None:
         raise LedposeError("recordings tell their camera: --focal-length is for --image")
+    if args.focal_length is not None and not args.focal_length > 0:
+        raise LedposeError(f"the focal length is {args.focal_length:g} px, but must be above 0")
     if args.image or args.recording or not args.truth:
         _calibrate(estimator, args)
     if args.truth:
@@ -145,6 +147,12 @@ def _calibrate(estimator: PeerEstimator, args: argparse.Namespace) -> None:
         pictures, count, camera = _recorded(args, files) if args.recording else _photographed(args)
         setup = Setup(camera, args.camera_height, args.ahead)
         calibration, outliers = calibrate(estimator, pictures, setup, known)
+    told = f"the pictures disagree about the scale by {calibration.residual:.2f} octaves"
+    advice = "does each show the peer at its --distance?"
+    if calibration.residual > NONSENSE:
+        raise LedposeError(f"{told}, which is no calibration: {advice}")
+    if calibration.residual > DOUBTFUL:
+        print(f"warning: {told}: {advice}")
     estimator.metadata = dataclasses.replace(estimator.metadata, calibration=calibration)
     for outlier in outliers:
         print(

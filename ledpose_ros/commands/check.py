@@ -18,7 +18,13 @@ from tqdm import tqdm
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import encoding_of
-from ledpose_ros.recording import Recording, RecordingWriter, checked_pose, copy_samples
+from ledpose_ros.recording import (
+    Recording,
+    RecordingWriter,
+    check_new_recording,
+    checked_pose,
+    copy_samples,
+)
 from ledpose_ros.recording_repair import mended_copy, torn_rows
 
 WHOLE, LOSS, NOTHING = 0, 3, 1
@@ -33,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.file)
     if not path.is_file():
         raise LedposeError(f"there is no recording {path}: check its name")
+    if args.repair:
+        check_new_recording(Path(args.repair))
     with ExitStack() as stack:
         try:
             recording, torn = _opened(path, stack)

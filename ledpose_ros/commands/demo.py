@@ -33,8 +33,11 @@ from ledpose_ros.leds import HeldState, LedHistory, stamp_ns
 from ledpose_ros.live_graph import Listener, running_nodes, use_private_domain
 from ledpose_ros.metrics import facing_leds
 from ledpose_ros.model_metadata import TRAINABLE_MODEL, shipped_model
+from ledpose_ros.parameters import parameter_of
+from ledpose_ros.paths import check_folder
 from ledpose_ros.plots import SAID, TRUE
 from ledpose_ros.recording import Recording, RecordingInfo
+from ledpose_ros.recording_check import TOO_FEW
 
 Array = NDArray[np.float64]
 
@@ -59,6 +62,8 @@ RESULTS = {
     "adapted/": "the training run, with its report",
     "logs/": "what the nodes said",
 }
+MARK = ".ledpose_demo"
+"""File that says that the results in a folder are those of a demo, which the next one may replace."""
 DECISIVE = ("E_uv", "E_psi", "E_d", "E_xyz")
 
 
@@ -82,13 +87,11 @@ def run(args: argparse.Namespace) -> int:
     initial = args.model or shipped_model(TRAINABLE_MODEL)
     if not initial.is_file():
         raise LedposeError(f"there is no model {initial} to start from: give another one with --model")
+    for name, least in (("samples", TOO_FEW), ("steps", 1), ("watch", 1), ("seed", 0)):
+        if not getattr(args, name) >= least:
+            raise LedposeError(f"--{name} {getattr(args, name)}: at least {least} is needed")
     output: Path = args.output
-    output.mkdir(parents=True, exist_ok=True)
-    for earlier in RESULTS:  # of a demo before
-        if earlier.endswith("/"):
-            shutil.rmtree(output / earlier, ignore_errors=True)
-        else:
-            (output / earlier).unlink(missing_ok=True)
+    make_room(output)
     use_private_domain()
 
     announce(
@@ -116,6 +119,21 @@ def run(args: argparse.Namespace) -> int:
     with Recording(recording) as file:
         info = file.info  # The camera and the LEDs are the same.
     return report(heard, info, output, time.monotonic() - started)
+
+
+def make_room(output: Path) -> None:
+    """Remove the results of a demo before; LedposeError for a folder with results of something else."""
+    check_folder(output)
+    output.mkdir(parents=True, exist_ok=True)
+    there = [output / name for name in RESULTS if (output / name).exists()]
+    if there and not (output / MARK).exists():
+        raise LedposeError(f"{there[0]} is not of a demo and would be replaced: give another folder with -o")
+    (output / MARK).touch()
+    for path in there:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def announce(step: int, what: str) -> None:
@@ -224,7 +242,8 @@ def estimate(output: Path, model: Path, seconds: float, seed: int) -> Heard:
     def on_leds(message: JointState) -> None:
         heard.leds.add(stamp_ns(message.header.stamp), np.array(message.position))
 
-    estimator = {"model": model, "drawing_rate": DEBUG_PICTURES / seconds}
+    slowest = parameter_of("estimator", "drawing_rate").minimum or 0.0
+    estimator = {"model": model, "drawing_rate": max(DEBUG_PICTURES / seconds, slowest)}
     with (
         running_nodes(output / "logs", simulator=simulator(seed), estimator=estimator) as processes,
         Listener() as listener,

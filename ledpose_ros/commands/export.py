@@ -18,7 +18,7 @@ from typing import Any
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.model_metadata import FLOAT16, FLOAT32, INT8, PRECISIONS
-from ledpose_ros.outputs import check_new
+from ledpose_ros.paths import check_new
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +55,7 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
         training={
             "recordings": state["digests"],
             **{name: state[name] for name in ("level", "preset", "step", "seed")},
+            "metrics": {name: round(value, 4) for name, value in state["metrics"].items()},
         },
     )
     export_onnx(network, metadata, path)

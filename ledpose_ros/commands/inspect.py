@@ -18,7 +18,7 @@ import numpy as np
 
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.images import encode_image
-from ledpose_ros.outputs import check_new
+from ledpose_ros.paths import check_new
 from ledpose_ros.recording import Recording
 from ledpose_ros.recording_check import Finding, findings, joint_entropy, time_span
 from ledpose_ros.refusals import RECORDER_REASONS
@@ -64,7 +64,7 @@ def summarize(recording: Recording) -> dict[str, Any]:
     return {
         "file": str(recording.path),
         "bytes": recording.path.stat().st_size,
-        "created": datetime.fromtimestamp(recording.created_ns / 1e9).isoformat(" ", "seconds"),
+        "created": _date(recording.created_ns),
         "software": recording.software,
         "samples": len(recording),
         "uncommitted": recording.uncommitted,
@@ -105,6 +105,14 @@ def summarize(recording: Recording) -> dict[str, Any]:
         "entropy": round(joint_entropy(lit), 3),
         "ground_truth": None if truth is None else int(truth.valid.sum()),
     }
+
+
+def _date(stamp_ns: int) -> str:
+    """Local time; "unknown" for what is beyond the calendar."""
+    try:
+        return datetime.fromtimestamp(stamp_ns / 1e9).isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
 
 
 def as_text(summary: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.outputs import check_new
+from ledpose_ros.paths import check_new
 
 if TYPE_CHECKING:
     from ledpose_ros.estimator import PeerEstimator

@@ -18,14 +18,14 @@ import numpy as np
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.geometry import wrap_angle
 from ledpose_ros.model_metadata import ModelMetadata
+from ledpose_ros.paths import check_folder
 from ledpose_ros.recording import Recording, RecordingInfo
 
 LED_DIRECTION_TOLERANCE = np.pi / 4
 """[rad] Training adapts to LEDs that look a little elsewhere than the model's, not to other sides."""
-
-
 FURTHER = ("tune", "adapt", "glance")
 """Presets that make a model better, and nothing of random weights."""
+MODEL_NAME = "model.onnx"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +120,9 @@ def run(args: argparse.Namespace) -> int:
         if args.steps < 1:
             raise LedposeError(f"--steps {args.steps}: at least 1 is needed")
         preset = preset.scaled(args.steps)
-    if args.seed < 0:
-        raise LedposeError(f"--seed {args.seed}: at least 0 is needed")
+    if not 0 <= args.seed < 2**63:
+        raise LedposeError(f"--seed {args.seed}: from 0 on, below 2^63, is needed")
+    check_folder(args.output)
     checkpoint = args.output / CHECKPOINT_NAME
     if checkpoint.exists() and not args.resume:
         raise LedposeError(
@@ -148,6 +149,8 @@ def run(args: argparse.Namespace) -> int:
         )
         if args.resume:
             trainer.resume()
+            if trainer.step == preset.steps and (args.output / MODEL_NAME).exists():
+                raise LedposeError(f"all {preset.steps} steps are done already: start a new directory")
         images = sum(group.gather(len(data)))
         if group.first:
             print(f"Training on {images} images, preset {name}.")
@@ -161,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
     if not finished:
         print(f"Stopped at step {trainer.step} of {preset.steps}; continue with --resume.")
-    model = args.output / "model.onnx"
+    model = args.output / MODEL_NAME
     export_checkpoint(load_checkpoint(checkpoint), model)
     print(f"Wrote {model}. It has no scale yet: run `ledpose calibrate` on a picture of known distance.")
     report = write_report(args.output, model, args.recordings)

@@ -37,7 +37,7 @@ MEMORY_SHARE = 0.6
 """Share of the available memory that pictures and windows may take; more of them are mapped from files."""
 CROP_CELLS = 160
 """Side of the crop that is kept of each window, at 64 cells a window: room for displaced, zoomed and turned
-ones."""
+ones. A corner of one in twenty widely displaced ones lies beyond it, and is grey."""
 SAME_DIRECTION = 1e-3
 """LED directions that differ by less [rad] are the same."""
 MIN_DROP = 0.02

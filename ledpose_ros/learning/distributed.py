@@ -8,6 +8,7 @@ DistributedDataParallel.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,19 +61,25 @@ ALONE = Processes()
 @contextmanager
 def processes(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that torchrun started, or this one alone, and the device of this one."""
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise LedposeError("--device cuda was asked for, but PyTorch sees no CUDA GPU: use --device cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise LedposeError(f"--device {device} cannot be used: give cpu, cuda, or one of several as cuda:1")
+    on_gpu, alone = device != "cpu", "RANK" not in os.environ or "WORLD_SIZE" not in os.environ
+    if on_gpu and not torch.cuda.is_available():
+        raise LedposeError(f"--device {device} was asked for, but PyTorch sees no CUDA GPU: use --device cpu")
+    if on_gpu and not alone:
+        if device != "cuda":
+            raise LedposeError(f"--device {device} puts all processes on one GPU: give --device cuda")
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except RuntimeError as error:
         raise LedposeError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if alone:
         yield ALONE, device
         return
-    if device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size()), device
     finally:

@@ -19,6 +19,7 @@ import onnx
 import torch
 
 from ledpose_ros.errors import LedposeError
+from ledpose_ros.estimator import OUTPUT_NAMES
 from ledpose_ros.learning.network import PeerNetwork
 from ledpose_ros.model_metadata import (
     DIGEST_KEY,
@@ -29,7 +30,6 @@ from ledpose_ros.model_metadata import (
     signed,
 )
 
-OUTPUT_NAMES = ("uv", "log2_scale", "bearing", "led_probability", "confidence", "spread", "attention")
 OPSET = 18
 LARGE_WEIGHT = 1000
 """Numbers from which on a weight is kept as float16."""

@@ -91,14 +91,15 @@ def visibility_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tens
 
 
 def pair_loss(logits: Tensor, states: Tensor, weight: Tensor) -> Tensor:
-    """Which picture of a pair has LED k on, where only one has? logits, states, weight (2, P, K) -> ().
+    """Which picture of a pair has LED k on, where only one has?
 
+    logits and states (2, P, K), weight (P, K) -> mean over states that differ.
     Of one film, the two pictures differ in little but their LEDs: what else there is in them cancels.
     """
     change = states[0] - states[1]
     disagreement = F.softplus(-change * (logits[0] - logits[1]))
     changed = change.abs()
-    return (weight[0] * changed * disagreement).sum() / changed.sum().clamp(min=1)
+    return (weight * changed * disagreement).sum() / changed.sum().clamp(min=1)
 
 
 def told_share(cross_entropy: Tensor, guessing: Tensor) -> Tensor:

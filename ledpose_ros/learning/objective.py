@@ -95,9 +95,9 @@ def _detached(parts: Parts) -> Parts:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether networks learn faster in bfloat16: on GPUs, and on processors with instructions for it."""
-    if device.type != "cpu":
-        return device.type == "cuda"
+    """Whether networks learn faster in bfloat16: on GPUs and processors with instructions for it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     # Not every version of PyTorch can tell.
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
@@ -327,7 +327,7 @@ class Objective(nn.Module):
             "leds/fine": cross_entropy.mean(),
             "leds/weighted": (weight * cross_entropy).mean(),
             "leds/pairs": pair_loss(
-                look.leds.view(halves), states.view(halves), (weight * pairs.repeat(2)[:, None]).view(halves)
+                look.leds.view(halves), states.view(halves), weight[: batch // 2] * pairs[:, None]
             ),
             "bearing/fine": bearing_loss(look.bearing, told, self.led_directions).mean(),
             "crowding": crowding_loss(look.bearing),

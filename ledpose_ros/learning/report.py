@@ -33,12 +33,12 @@ from tqdm import tqdm
 from ledpose_ros import evaluation, plots
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimator
-from ledpose_ros.geometry import check_camera, depth_per_range, pixel_rays, wrap_angle
-from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, load_checkpoint
+from ledpose_ros.geometry import check_camera, depth_per_range, pixel_rays
+from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, in_words, load_checkpoint
 from ledpose_ros.learning.verdicts import Answers, Curve, correlations, plateaus, verdicts
-from ledpose_ros.metrics import FACING_LIMIT, roc_area
+from ledpose_ros.metrics import facing_leds, roc_area
 from ledpose_ros.model_metadata import Calibration
-from ledpose_ros.recording import Recording
+from ledpose_ros.recording import Recording, RecordingInfo
 from ledpose_ros.recording_check import Finding
 from ledpose_ros.visualization import draw_attention, probability_colour
 
@@ -168,11 +168,8 @@ def sample_pictures(recordings: Sequence[Recording]) -> list[tuple[Recording, in
 
 def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections], level: bool) -> Answers:
     """What is said of the pictures of the samples, whose cameras are `level` or not known to be."""
-    cameras = [
-        (recording.info.K, recording.info.D, recording.info.distortion_model) for recording, _ in samples
-    ]
-    rays = [pixel_rays(one.uv[:1], *camera)[0] for one, camera in zip(seen, cameras, strict=True)]
-    sizes = np.array([(recording.info.width, recording.info.height) for recording, _ in samples])
+    infos = [recording.info for recording, _ in samples]
+    sizes = np.array([(info.width, info.height) for info in infos])
     return Answers(
         uv=np.array([one.uv[0] for one in seen]) / sizes,
         log2_scale=np.array([one.log2_scale[0] for one in seen], float),
@@ -180,8 +177,17 @@ def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections
         confidence=np.concatenate([one.confidence for one in seen]),
         led_probability=np.array([one.led_probability[0] for one in seen], float),
         led_states=np.array([recording.led_states[index] for recording, index in samples], float),
-        on_floor=np.array(rays)[:, 1] > 0 if level else None,
+        on_floor=_below_horizon(infos, seen) if level else None,
     )
+
+
+def _below_horizon(infos: Sequence[RecordingInfo], seen: Sequence[Detections]) -> NDArray[np.bool_]:
+    """Whether the first peak of each picture (N,) lies where a level camera sees the floor."""
+    rays = [
+        pixel_rays(one.uv[:1], info.K, info.D, info.distortion_model)[0]
+        for info, one in zip(infos, seen, strict=True)
+    ]
+    return np.array(rays)[:, 1] > 0
 
 
 # --- sections -----------------------------------------------------------------------------------------------
@@ -211,7 +217,6 @@ def _facts(state: dict[str, Any], log: Log, recordings: Sequence[Recording], sof
     """What was trained, from what, for how long and by which software."""
     preset, steps = state["preset"], sum(phase["steps"] for phase in state["preset"]["phases"])
     name = next((name for name, known in PRESETS.items() if asdict(known.scaled(steps)) == preset), "own")
-    phases = ", ".join(f"{phase['kind']} {phase['steps']}" for phase in preset["phases"])
     rows = []
     for recording in recordings:
         # Recordings of other folders may bear the same name.
@@ -222,7 +227,7 @@ def _facts(state: dict[str, Any], log: Log, recordings: Sequence[Recording], sof
         ("pictures", f"{sum(map(len, recordings))} of {' x '.join(map(str, state['input_size']))}"),
         ("LEDs", ", ".join(state["led_names"])),
         ("started from", "a model" if state["adapting"] else "random weights"),
-        ("preset", f"{name}: {phases}; learning rate {preset['learning_rate']:g}"),
+        ("preset", f"{name}: {in_words(preset)}"),
         ("steps", f"{state['step']} of {steps}"),
         ("seed", str(state["seed"])),
     ]
@@ -237,7 +242,7 @@ def _facts(state: dict[str, Any], log: Log, recordings: Sequence[Recording], sof
 def _led_table(answers: Answers, led_names: Sequence[str], led_directions: NDArray[np.float64]) -> str:
     """True against said state of each LED."""
     on, said_on = answers.led_states > 0.5, answers.led_probability > 0.5
-    facing = np.abs(wrap_angle(answers.psi[:, None] - led_directions)) < FACING_LIMIT
+    facing = facing_leds(answers.psi, led_directions)
     rows = []
     for led, name in enumerate(led_names):
         true, said = on[:, led], said_on[:, led]
@@ -298,7 +303,7 @@ def _truth_section(
 
 
 def _sampled_truth(recording: Recording, indices: Sequence[int]) -> evaluation.Predictions | None:
-    """The true poses of these pictures, as far as the peer is visible; None without any, or any camera."""
+    """The true poses of these pictures in which the peer is visible; None without any, or any camera."""
     ground_truth = recording.ground_truth()
     if ground_truth is None or not ground_truth.valid[indices].any():
         return None
@@ -307,8 +312,12 @@ def _sampled_truth(recording: Recording, indices: Sequence[int]) -> evaluation.P
         check_camera(info.K, info.D, info.distortion_model)
     except LedposeError:
         return None  # of which the check of the recordings has told
-    true = evaluation.truth(recording)
-    return true.of(np.isin(true.index, indices))
+    try:
+        true = evaluation.truth(recording)
+    except LedposeError:
+        return None  # True poses go on where the camera does not see the peer.
+    visible = np.isin(true.index, indices)
+    return true.of(visible) if visible.any() else None
 
 
 def _fitting_calibration(

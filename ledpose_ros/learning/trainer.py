@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ledpose_ros.errors import LedposeError
+from ledpose_ros.errors import LedposeError, one_line
 from ledpose_ros.learning.dataset import TrainingSet, batch_indices
 from ledpose_ros.learning.distributed import ALONE, Processes
 from ledpose_ros.learning.network import PeerNetwork
@@ -34,9 +34,13 @@ from ledpose_ros.learning.windows import (
 )
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CHECKPOINT_FORMAT = "ledpose-checkpoint-6"
+CHECKPOINT_FORMAT = "ledpose-checkpoint-7"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
+LOG_PERIOD = 20
+"""Steps between two entries of the log."""
+METRIC_PACE = 0.1
+"""Weight of the last entry in the moving averages of losses that a model tells of its training."""
 AVERAGE_SHARE = 0.04
 """Share of the run over which the exported weights are a moving average."""
 
@@ -94,8 +98,21 @@ class Preset:
         return sum(phase.steps for phase in self.phases if phase.kind != "glance")
 
     def scaled(self, steps: int) -> Preset:
-        """The same with so many steps in all, shared among the phases as before."""
-        ends = [round(end * steps / self.steps) for end in accumulate(phase.steps for phase in self.phases)]
+        """The same with so many steps in all, shared among the phases as before.
+
+        As long as glances do not take more than half of all, so many are left as make them of use.
+        """
+        glances = self.steps - self.labelled_steps
+        fewest = min(glances, LEAST_GLANCES) if steps >= 2 * LEAST_GLANCES else 0
+        kept = max(glances * steps / self.steps, fewest)
+        pace = {
+            True: kept / max(1, glances),
+            False: (steps - kept) / max(1, self.labelled_steps),
+        }
+        ends = [
+            round(end)
+            for end in accumulate(phase.steps * pace[phase.kind == "glance"] for phase in self.phases)
+        ]
         lengths = np.diff([0, *ends])
         return Preset(
             tuple(Phase(p.kind, int(n)) for p, n in zip(self.phases, lengths, strict=True)),
@@ -138,6 +155,12 @@ PRESETS = {
     "adapt": Preset((Phase("joint", 400), Phase("glance", 200)), learning_rate=5e-4),
     "glance": Preset((Phase("glance", 6000),), learning_rate=GLANCE_RATE),
 }
+
+
+def in_words(preset: Mapping[str, Any]) -> str:
+    """The phases of a preset as it is in a checkpoint."""
+    phases = ", ".join(f"{phase['kind']} {phase['steps']}" for phase in preset["phases"])
+    return f"{phases}; learning rate {preset['learning_rate']:g}"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -245,6 +268,7 @@ class Trainer:
         self.by_brightness = np.argsort(data.brightness(), kind="stable")
         self.windows: Windows | None = None
         self.told: torch.Tensor | None = None
+        self.metrics: dict[str, float] = {}
         self._crops: Crops | None = None
         self._beside = np.arange(len(data))
         self.step = 0
@@ -267,11 +291,13 @@ class Trainer:
             "input_size": list(self.data.input_size),
             "digests": self.data.digests,
             "level": self.data.level,
+            "device": self.device.type,
             "step": self.step,
             "preset": asdict(self.preset),
             "adapting": self.adapting,
             "glances": self.network.glances,
             "seed": self.seed,
+            "metrics": self.metrics,
             "network": self.network.state_dict(),
             "average": self.average.module.state_dict(),
             "averaged": self.average.n_averaged,
@@ -285,8 +311,12 @@ class Trainer:
         if self.processes.first:
             path = self.directory / CHECKPOINT_NAME
             partial = path.with_suffix(".part")
-            torch.save(state, partial)
-            os.replace(partial, path)
+            try:
+                torch.save(state, partial)
+                os.replace(partial, path)
+            except (OSError, RuntimeError) as error:  # PyTorch's own, for instance of a full disk
+                partial.unlink(missing_ok=True)
+                raise LedposeError(f"cannot write the checkpoint {path}: {one_line(error)}") from error
 
     def resume(self) -> None:
         """Continue the run whose checkpoint is in the directory, to the bit where the platform allows."""
@@ -297,13 +327,17 @@ class Trainer:
             "digests": self.data.digests,
             "led_directions": self.data.led_directions.tolist(),
             "level": self.data.level,
+            "device": self.device.type,
         }
         for name, value in mine.items():
             if state[name] != value:
+                had, has = (
+                    in_words(preset) if name == "preset" else preset for preset in (state[name], value)
+                )
                 raise LedposeError(
-                    f"the run in {self.directory} had {name} {state[name]}, this one has {value}: resume "
-                    "with the same recordings in the same order, --init, --level, --preset, --steps and "
-                    "--seed, or start a new directory"
+                    f"the run in {self.directory} had {name} {had}, this one has {has}: resume with the same "
+                    "recordings in the same order, --preset (or --init, which chooses one), --steps, --seed, "
+                    "--level and --device, or start a new directory"
                 )
         if len(state["processes"]) != self.processes.count:
             raise LedposeError(
@@ -317,6 +351,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.adapting = state["adapting"]
         self._let_glance(state["glances"])
+        self.metrics = state["metrics"]
         self.windows = None if own["windows"] is None else Windows(**own["windows"])
         self.told = own["told"]
         self.generator.set_state(own["generator"])
@@ -455,7 +490,7 @@ class Trainer:
         )
 
     def run(self) -> bool:
-        """Train to the end of the preset; False when a signal ended it early. Always leaves a checkpoint."""
+        """Train to the end of the preset, or to a signal; whether it is done. Either leaves a checkpoint."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.network.train()
         talks = self.processes.first
@@ -468,14 +503,15 @@ class Trainer:
                 while self.step < self.preset.steps and not self._any(stopped[0]):
                     loss, parts = self.train_step()
                     progress.update()
-                    if log is not None and self.step % 20 == 0:
-                        progress.set_postfix(
-                            loss=f"{loss:.3f}", rate=f"{self.optimizer.param_groups[0]['lr']:.1e}"
-                        )
-                        log.add_scalar("loss", loss, self.step)
-                        log.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
-                        for name, part in parts.items():
-                            log.add_scalar(name, float(part), self.step)
+                    if log is not None and self.step % LOG_PERIOD == 0:
+                        rate = self.optimizer.param_groups[0]["lr"]
+                        progress.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}")
+                        log.add_scalar("learning_rate", rate, self.step)
+                        told = {"loss": loss} | {name: float(part) for name, part in parts.items()}
+                        for name, value in told.items():
+                            log.add_scalar(name, value, self.step)
+                            before = self.metrics.get(name, value)
+                            self.metrics[name] = before + METRIC_PACE * (value - before)
                     if self.step % SAVE_PERIOD == 0:
                         self.save()
                 self.save()

@@ -95,9 +95,10 @@ class Windows:
         return Windows(*(getattr(self, field.name)[indices].to(device) for field in fields(self)))
 
     def trusted(self) -> NDArray[np.int64]:
-        """The images whose window is learned from, at least the surer half."""
+        """The images whose window is learned from: at least the surer half, but none that cannot be right."""
         enough = torch.minimum(self.trust.median(), torch.tensor(TRUSTED))
-        return np.flatnonzero((self.trust >= enough).cpu().numpy())
+        chosen = (self.trust >= enough) & (self.trust > 0)
+        return np.flatnonzero((chosen if chosen.any() else torch.ones_like(chosen)).cpu().numpy())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ Topics, services, parameters and adapters: docs/led_driver.md.
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,7 @@ from ledpose_ros.nodes.common import (
     stamp_from_ns,
 )
 from ledpose_ros.parameters import NODE_PARAMETERS
+from ledpose_ros.paths import user_path
 from ledpose_ros.refusals import Refusals
 
 COMMAND_QUEUE = 10
@@ -153,7 +153,7 @@ class LedDriverNode(Node):
     def _make_adapter(self, path: str) -> LedAdapter:
         if not path:
             return PrintedLeds(self._led_names, self.get_logger().info)
-        table = Path(path).expanduser()
+        table = user_path(path)
         pins = read_pins(table, self._led_names)
         if pins is not None:
             return GpioLeds(self._led_names, pins)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -37,6 +36,7 @@ from ledpose_ros.nodes.common import (
 )
 from ledpose_ros.pairing import SamplePairer
 from ledpose_ros.parameters import NODE_PARAMETERS
+from ledpose_ros.paths import user_path
 from ledpose_ros.recording import end_process
 from ledpose_ros.recording_session import (
     FAILED,
@@ -64,7 +64,7 @@ class RecorderNode(Node):
         self._led_names = tuple(parameters.led_names)
         led_topics = []
         if parameters.led_sources:
-            table = read_led_sources(Path(parameters.led_sources).expanduser(), self._led_names)
+            table = read_led_sources(user_path(parameters.led_sources), self._led_names)
             led_topics = [(topic, topic.message_class()) for topic in table]
         self._leds = LedAssembler(self._led_names, nanoseconds(parameters.led_max_age))
         self._records_poses = parameters.record_ground_truth
