@@ -18,7 +18,7 @@ def check_folder(path: Path) -> None:
     """Refuse an output folder that is a file, or would lie in one; best before the work."""
     for folder in (path, *path.parents):
         if folder.exists() and not folder.is_dir():
-            raise LedposeError(f"{folder} is a file, but {path} must be a folder: give another name")
+            raise LedposeError(f"{folder} is a file, not a folder: give another name")
 
 
 def check_new(path: Path, suffix: str | None = None) -> None:

@@ -161,3 +161,10 @@ def test_every_command_explains_itself(name, capsys):
         cli.main([name, "--help"])
     assert caught.value.code == 0
     assert f"usage: ledpose {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("port", ["-1", "99999", "abc"])
+def test_a_port_that_is_none_is_said(capsys, port):
+    with pytest.raises(SystemExit):
+        cli.main(["view", f"--port={port}"])
+    assert f"{port} must be a whole number from 0 to 65535" in capsys.readouterr().err

@@ -657,7 +657,7 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys, monkeypatch):
     for options, words in (
         (["-o", str(again / "2"), "--seed", "-1"], "--seed -1: from 0 on, below 2^63, is needed"),
         (["-o", str(again / "2"), "--device", "foo"], "--device foo cannot be used"),
-        (["-o", str(tmp_path / "file")], "file is a file, but"),
+        (["-o", str(tmp_path / "file")], "file is a file, not a folder"),
         (["-o", str(again / "2"), "--preset", "glance"], "preset glance goes on from a model: add --init"),
         (["-o", str(again / "2"), "--resume"], "there is nothing to resume"),
     ):
