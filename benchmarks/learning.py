@@ -32,8 +32,8 @@ from benchmarks.recordings import TEST, leds_in_view, provide
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import COLUMNS, Predictions, score, text_table, truth
 from ledpose_ros.geometry import distance_from_scale, pixel_rays
+from ledpose_ros.learning import mixed_precision, objective, trainer, windows
 from ledpose_ros.learning import network as networks
-from ledpose_ros.learning import objective, trainer, windows
 from ledpose_ros.learning.dataset import TrainingSet, load_recordings
 from ledpose_ros.learning.network import WINDOW_CELLS, PeerNetwork, image_pyramid
 from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, Phase, Preset, Trainer
@@ -112,7 +112,7 @@ METHODS = {
         "depths alike from all sides": ((windows, "WAVE_DOUBT", 1e12),),
         "averaged weights": ((trainer, "AVERAGE_SHARE", 0.0),),
         "balanced LEDs": ((windows, "BALANCED", 1.0),),
-        "bfloat16": ((objective, "has_bfloat16", lambda device: False),),
+        "bfloat16": ((mixed_precision, "has_bfloat16", lambda device: False),),
     }.items()
 }
 

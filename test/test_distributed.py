@@ -15,7 +15,7 @@ from toy import write_toy_recording
 torch = pytest.importorskip("torch")
 
 from ledpose_ros.errors import LedposeError  # noqa: E402
-from ledpose_ros.learning import objective  # noqa: E402
+from ledpose_ros.learning import mixed_precision  # noqa: E402
 from ledpose_ros.learning.dataset import load_recordings  # noqa: E402
 from ledpose_ros.learning.distributed import processes  # noqa: E402
 from ledpose_ros.learning.trainer import Phase, Preset, Trainer, load_checkpoint  # noqa: E402
@@ -32,7 +32,7 @@ def train(rank: int, ranks: int, port: int, directory: Path) -> None:
             RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
         )
     # In float32, so that the figures are those of all machines.
-    in_float32 = patch.object(objective, "has_bfloat16", return_value=False)
+    in_float32 = patch.object(mixed_precision, "has_bfloat16", return_value=False)
     with in_float32, processes("cpu") as (group, device):
         data = load_recordings([directory / "toy.h5"], share=(group.rank, group.count))
         trainer = Trainer(data, directory / f"run{ranks}", PRESET, device=device, processes=group)

@@ -23,7 +23,7 @@ from ledpose_ros.recording_check import SMALLEST_SIDE
 torch = pytest.importorskip("torch")
 
 from ledpose_ros.cli import main  # noqa: E402
-from ledpose_ros.learning import augmentation, dataset, loss, objective, verdicts  # noqa: E402
+from ledpose_ros.learning import augmentation, dataset, loss, mixed_precision, verdicts  # noqa: E402
 from ledpose_ros.learning.dataset import batch_indices, digest, load_recordings  # noqa: E402
 from ledpose_ros.learning.network import (  # noqa: E402
     MAX_PEAKS,
@@ -285,7 +285,7 @@ def test_mixed_precision_learns_the_same(tmp_path, monkeypatch):
     preset = Preset((Phase("expected", 1), *SHORT.phases, Phase("glance", 6)), SHORT.learning_rate)
 
     def losses(directory: Path, mixed: bool) -> list[float]:
-        monkeypatch.setattr(objective, "has_bfloat16", lambda device: mixed)
+        monkeypatch.setattr(mixed_precision, "has_bfloat16", lambda device: mixed)
         trainer = Trainer(data, directory, preset)
         trainer.network.train()
         return [trainer.train_step()[0] for _ in range(preset.steps)]
@@ -308,7 +308,7 @@ def test_bfloat16_is_for_processors_that_are_made_for_it(monkeypatch, capabiliti
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert objective.has_bfloat16(torch.device("cpu")) == faster
+    assert mixed_precision.has_bfloat16(torch.device("cpu")) == faster
 
 
 @pytest.mark.parametrize("really", [True, False])
@@ -316,7 +316,7 @@ def test_bfloat16_is_not_for_gpus_that_only_imitate_it(monkeypatch, really):
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: really or including_emulation
     )
-    assert objective.has_bfloat16(torch.device("cuda")) == really
+    assert mixed_precision.has_bfloat16(torch.device("cuda")) == really
 
 
 def test_resume_refuses_other_recordings(tmp_path):

@@ -13,8 +13,7 @@ this is learned, the network for glances learns from what the fine network sees 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +33,7 @@ from ledpose_ros.learning.loss import (
     shift_loss,
     visibility_loss,
 )
+from ledpose_ros.learning.mixed_precision import in_float32, mixed_precision
 from ledpose_ros.learning.network import (
     GLANCE_CELLS,
     MAX_PEAKS,
@@ -42,7 +42,6 @@ from ledpose_ros.learning.network import (
     WINDOW_CELLS,
     CoarseMaps,
     FineLook,
-    Glance,
     PeerNetwork,
     Pyramid,
     cut_windows,
@@ -92,23 +91,6 @@ Parts = dict[str, Tensor]
 
 def _detached(parts: Parts) -> Parts:
     return {name: part.detach() for name, part in parts.items()}
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether networks learn faster in bfloat16: on GPUs and processors with instructions for it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Not every version of PyTorch can tell.
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def _mixed_precision(device: torch.device) -> torch.autocast:
-    """Networks compute in bfloat16 where that is faster; pictures and losses stay float32.
-
-    It has the range of float32, so no gradient needs scaling.
-    """
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
 
 
 class Jitter(NamedTuple):
@@ -240,8 +222,8 @@ class Objective(nn.Module):
         return loss + guide, _detached(parts | {"guide": guide})
 
     def _coarse_maps(self, levels: list[Tensor]) -> CoarseMaps:
-        with _mixed_precision(levels[0].device):
-            return CoarseMaps(*(values.float() for values in self.network.coarse_maps(levels)))
+        with mixed_precision(levels[0].device):
+            return in_float32(self.network.coarse_maps(levels))
 
     def _coarse_loss(self, maps: CoarseMaps, states: Tensor) -> tuple[Tensor, Parts]:
         """Loss of the coarse network by LED states (B, K) alone, and its parts."""
@@ -312,8 +294,8 @@ class Objective(nn.Module):
                 for part in (seen[:batch], seen[batch:])
             ]
         )
-        with _mixed_precision(seen.device):
-            both = FineLook(*(values.float() for values in self.network.fine(seen)))
+        with mixed_precision(seen.device):
+            both = in_float32(self.network.fine(seen))
         look = FineLook(*(values[:batch] for values in both))
         absent = led_cross_entropy(both.presence[batch:], torch.zeros(others, device=device))
         present = led_cross_entropy(look.presence, torch.ones(batch, device=device))
@@ -362,7 +344,7 @@ class Objective(nn.Module):
             seen = Pyramid.of(varied, halvings(halve(varied)))
             maps = self._coarse_maps(seen.halves)
             uv, log2_scale, _ = network.find_peaks(maps.attention(), maps.log2_scale(), MAX_PEAKS)
-            with _mixed_precision(images.device):
+            with mixed_precision(images.device):
                 found = network.refine(clear, uv, log2_scale)[:2]
                 found_uv, found_log2_scale, look = network.refine(clear, *found)
             # It is found from beside it, too: in other rooms the coarse network errs more.
@@ -376,8 +358,8 @@ class Objective(nn.Module):
             presence = look.presence.float().sigmoid().view(batch, -1).repeat(1, 2).flatten()
             presence = presence * (shift.abs().amax(1) < FARTHEST)
             windows = cut_windows(seen, uv, log2_scale, GLANCE_CELLS, GLANCE_CELLS)
-        with _mixed_precision(images.device):
-            told = Glance(*(values.float() for values in network.glance(windows)))
+        with mixed_precision(images.device):
+            told = in_float32(network.glance(windows))
         parts = {
             "shift/glance": (presence * shift_loss(told, shift)).sum() / presence.sum().clamp(min=1),
             "presence/glance": F.binary_cross_entropy_with_logits(told.presence, presence),

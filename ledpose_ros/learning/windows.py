@@ -30,6 +30,7 @@ from ledpose_ros.learning.loss import (
     location_loss,
     told_share,
 )
+from ledpose_ros.learning.mixed_precision import in_float32, mixed_precision
 from ledpose_ros.learning.network import (
     LOOKS,
     WINDOW_CELLS,
@@ -160,7 +161,8 @@ def estimate_windows(
     for indices in _batches(data, "Estimating windows"):
         states = data.states_of(indices, device)
         levels = halvings(normalise(data.halves_of(indices, device)))
-        maps = network.coarse_maps(levels)
+        with mixed_precision(device):
+            maps = in_float32(network.coarse_maps(levels))
         _, posterior = location_loss(maps, coarse_cross_entropy(maps, states))
         peaks_uv, peaks_scale, mass = network.find_peaks(posterior, maps.log2_scale(), PROPOSALS)
         trust = (mass / SURE_MASS).clamp(0, 1)
@@ -272,9 +274,11 @@ def _refined(
     """The best proposal, moved onto its peer: uv (B, 2), log2 scale, trust (B,) and bearing (B, 2)."""
     uv, log2_scale = proposals.uv, proposals.log2_scale
     for _ in range(LOOKS):
-        uv, moved, look = network.refine(pyramid, uv, log2_scale)
+        with mixed_precision(uv.device):
+            uv, moved, look = network.refine(pyramid, uv, log2_scale)
         log2_scale = (log2_scale + (moved - log2_scale).clamp(-1, 1)).clamp(*LOG2_SCALES)
     count = uv.shape[1]
+    look = in_float32(look)
     told = -led_cross_entropy(look.leds, states.repeat_interleave(count, 0)).sum(1)
     # The posterior of the coarse network is the prior here; the fine network learns presence last of all.
     evidence = (told + logsigmoid(look.presence)).view(-1, count) + proposals.trust.clamp(min=0.01).log()
@@ -344,7 +348,8 @@ def told_leds(
     cross_entropy = torch.empty(len(data), len(data.led_names))
     for indices in _batches(data, "Telling LEDs"):
         seen = crops.peer[indices][:, :, middle, middle].to(device)
-        look = network.fine(seen.float() / 127.5 - 1)
+        with mixed_precision(device):
+            look = in_float32(network.fine(seen.float() / 127.5 - 1))
         cross_entropy[indices] = led_cross_entropy(look.leds, data.states_of(indices, device)).cpu()
     network.train()
     guessed = torch.from_numpy(guessing(data.led_states)).float()
