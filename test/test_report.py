@@ -15,7 +15,8 @@ from fake_model import METADATA, write_fake_model
 from toy import write_toy_recording
 
 from ledpose_ros.images import decode_image
-from ledpose_ros.leds import DEFAULT_LED_NAMES
+from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
+from ledpose_ros.metrics import facing_leds
 
 torch = pytest.importorskip("torch")
 
@@ -25,7 +26,7 @@ from ledpose_ros.learning import report  # noqa: E402
 from ledpose_ros.learning.dataset import load_recordings  # noqa: E402
 from ledpose_ros.learning.report import Report, read_log, write_report  # noqa: E402
 from ledpose_ros.learning.trainer import Phase, Preset, Trainer  # noqa: E402
-from ledpose_ros.learning.verdicts import Answers, Curve, correlations, verdicts  # noqa: E402
+from ledpose_ros.learning.verdicts import Answers, Curve, correlations, dependence, verdicts  # noqa: E402
 
 COUNT = 200
 SHORT = Preset((Phase("warm-up", 40), Phase("joint", 60)), learning_rate=1e-3)
@@ -35,10 +36,12 @@ def healthy() -> Answers:
     """Of a peer that drives around and whose LEDs are told well."""
     random = np.random.default_rng(0)
     states = random.integers(0, 2, (COUNT, 4)).astype(float)
+    psi = random.uniform(-np.pi, np.pi, COUNT)
     return Answers(
         uv=random.uniform((0.1, 0.4), (0.9, 0.6), (COUNT, 2)),
         log2_scale=random.uniform(-2, 0, COUNT),
-        psi=random.uniform(-np.pi, np.pi, COUNT),
+        psi=psi,
+        facing=facing_leds(psi, DEFAULT_LED_DIRECTIONS),
         confidence=np.tile([0.99, 0.3, 0.02], COUNT),
         led_probability=0.1 + 0.8 * states,
         led_states=states,
@@ -108,6 +111,19 @@ def test_peers_on_the_floor_get_no_verdict() -> None:
     assert verdicts(CURVES, replace(healthy(), on_floor=on_floor), DEFAULT_LED_NAMES) == []
 
 
+def test_what_is_said_of_leds_that_face_away_is_no_confusion() -> None:
+    """The front's LED faces away where the back's is seen, and may be said to be as that."""
+    answers = healthy()
+    probability = answers.led_probability.copy()
+    front, back = answers.facing[:, 0], answers.facing[:, 2]
+    probability[back, 0], probability[front, 2] = probability[back, 2], probability[front, 0]
+    said = replace(answers, led_probability=probability)
+    assert correlations(probability)[0, 2] > 0.9
+    assert verdicts(CURVES, said, DEFAULT_LED_NAMES) == []
+    depends = dependence(said)
+    assert depends[0, 0] == pytest.approx(1) and abs(depends[0, 2]) < 0.3
+
+
 def test_a_healthy_run_gets_no_verdict() -> None:
     assert verdicts(CURVES, healthy(), DEFAULT_LED_NAMES) == []
 
@@ -127,8 +143,8 @@ def test_a_run_too_short_for_a_log_is_judged_by_its_answers() -> None:
         (sure_of_everything, r"the confidence is 0\.98 everywhere"),
         (above_the_horizon, "75 % of the peers are found above the horizon"),
         (constant_led, "the same is said of LED back in every picture"),
-        (something_is_lit, "front and left.*front and back.*back and right"),
-        (front_is_back, r"not told apart: front and back \(correlation 1\.00, true states -?0\.\d\d\);"),
+        (something_is_lit, "that of front on left.*that of front on back.*that of right on back"),
+        (front_is_back, r"on others: that of front on back \(0\.\d\d\), that of back on front \(0\.\d\d\);"),
     ],
 )
 def test_collapsed_answers(change: Callable[[Answers], Answers], words: str) -> None:

@@ -35,7 +35,7 @@ from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import Detections, PeerEstimator
 from ledpose_ros.geometry import check_camera, depth_per_range, pixel_rays
 from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, in_words, load_checkpoint
-from ledpose_ros.learning.verdicts import Answers, Curve, correlations, plateaus, verdicts
+from ledpose_ros.learning.verdicts import Answers, Curve, dependence, plateaus, verdicts
 from ledpose_ros.metrics import facing_leds, roc_area
 from ledpose_ros.model_metadata import Calibration
 from ledpose_ros.recording import Recording, RecordingInfo
@@ -79,10 +79,11 @@ $pictures
 <h2>LEDs</h2>
 <p>Over $count pictures; on is said from a probability of 0.5. An LED that faces away from the camera cannot
 be told, whatever the model has learned; whether it faces the camera is taken from the model's own bearing.
-ROC area: 50 % is guessing. Predictions of different LEDs should be no more correlated than the true states:
-otherwise the model sees that something is lit, but not which LED.</p>
+ROC area: 50 % is guessing. What is said of an LED that faces the camera should depend on its own state, and
+on that of others only as far as the states do: otherwise the model sees that something is lit, but not which
+LED.</p>
 $leds
-$correlations
+$dependence
 $truth
 </body>
 </html>
@@ -114,7 +115,7 @@ def write_report(directory: Path, model: Path, recordings: Sequence[Path]) -> Re
             estimator.detect(recording.image(index))
             for recording, index in tqdm(samples, desc="Reporting", unit="image", leave=False)
         ]
-        answers = _answers(samples, seen, state["level"])
+        answers = _answers(samples, seen, np.asarray(state["led_directions"]), state["level"])
         found = verdicts(log.curves, answers, led_names)
         phases = [(phase["kind"], phase["steps"]) for phase in state["preset"]["phases"]]
         page = _PAGE.substitute(
@@ -126,8 +127,8 @@ def write_report(directory: Path, model: Path, recordings: Sequence[Path]) -> Re
             else "<p>The run was too short to log anything.</p>",
             pictures=_picture(sight_figure(samples, seen)),
             count=len(samples),
-            leds=_led_table(answers, led_names, np.asarray(state["led_directions"])),
-            correlations=_picture(_correlation_figure(answers, led_names)),
+            leds=_led_table(answers, led_names),
+            dependence=_picture(_dependence_figure(answers, led_names)),
             truth=_truth_section(samples, seen, estimator.metadata.calibration),
         )
     path = directory / REPORT_NAME
@@ -166,17 +167,24 @@ def sample_pictures(recordings: Sequence[Recording]) -> list[tuple[Recording, in
     return [every[pick] for pick in picks]
 
 
-def _answers(samples: Sequence[tuple[Recording, int]], seen: Sequence[Detections], level: bool) -> Answers:
+def _answers(
+    samples: Sequence[tuple[Recording, int]],
+    seen: Sequence[Detections],
+    led_directions: NDArray[np.float64],
+    level: bool,
+) -> Answers:
     """What is said of the pictures of the samples, whose cameras are `level` or not known to be."""
     infos = [recording.info for recording, _ in samples]
     sizes = np.array([(info.width, info.height) for info in infos])
+    psi = np.array([one.psi[0] for one in seen], float)
     return Answers(
         uv=np.array([one.uv[0] for one in seen]) / sizes,
         log2_scale=np.array([one.log2_scale[0] for one in seen], float),
-        psi=np.array([one.psi[0] for one in seen], float),
+        psi=psi,
         confidence=np.concatenate([one.confidence for one in seen]),
         led_probability=np.array([one.led_probability[0] for one in seen], float),
         led_states=np.array([recording.led_states[index] for recording, index in samples], float),
+        facing=facing_leds(psi, led_directions),
         on_floor=_below_horizon(infos, seen) if level else None,
     )
 
@@ -239,15 +247,14 @@ def _facts(state: dict[str, Any], log: Log, recordings: Sequence[Recording], sof
     return _table(rows)
 
 
-def _led_table(answers: Answers, led_names: Sequence[str], led_directions: NDArray[np.float64]) -> str:
+def _led_table(answers: Answers, led_names: Sequence[str]) -> str:
     """True against said state of each LED."""
     on, said_on = answers.led_states > 0.5, answers.led_probability > 0.5
-    facing = facing_leds(answers.psi, led_directions)
     rows = []
     for led, name in enumerate(led_names):
         true, said = on[:, led], said_on[:, led]
         counts = [(true & said).sum(), (true & ~said).sum(), (~true & said).sum(), (~true & ~said).sum()]
-        right, seen = true == said, facing[:, led]
+        right, seen = true == said, answers.facing[:, led]
         rows.append(
             (
                 name,
@@ -431,17 +438,16 @@ def _draw_sight(axis: Axes, recording: Recording, index: int, one: Detections) -
     axis.set_ylim(info.height + 4 * step, 0)
 
 
-def _correlation_figure(answers: Answers, led_names: Sequence[str]) -> Figure:
-    """Correlation between LEDs, of their true states and of what is said."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    matrices = {"true states": answers.led_states, "predictions": answers.led_probability}
-    for axis, (name, columns) in zip(axes, matrices.items(), strict=True):
-        matrix = correlations(columns)
-        axis.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
-        for (row, column), value in np.ndenumerate(matrix):
-            colour = "white" if abs(value) > 0.6 else "black"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
-        axis.set_xticks(range(len(led_names)), led_names)
-        axis.set_yticks(range(len(led_names)), led_names)
-        axis.set_title(f"Correlation between LEDs: {name}", fontsize=10)
+def _dependence_figure(answers: Answers, led_names: Sequence[str]) -> Figure:
+    """What is said of each LED, where it faces the camera, against the states of all."""
+    figure, axis = plt.subplots(figsize=(5, 4), layout="constrained")
+    matrix = dependence(answers)
+    axis.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    for (row, column), value in np.ndenumerate(matrix):
+        colour = "white" if abs(value) > 0.6 else "black"
+        axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
+    axis.set_xticks(range(len(led_names)), led_names)
+    axis.set_yticks(range(len(led_names)), led_names)
+    axis.set(xlabel="state of", ylabel="said, where it faces the camera, of")
+    axis.set_title("Correlation", fontsize=10)
     return figure

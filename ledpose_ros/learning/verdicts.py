@@ -39,8 +39,9 @@ MIN_ON_FLOOR = 0.8
 """Share of the peers that lie below the horizon of level cameras: all should, some may be found elsewhere."""
 MIN_LED_DEVIATION = 0.05
 """Standard deviation of an LED's on-probability."""
-MAX_LED_CORRELATION = 0.5
-"""By which the predictions of two LEDs may be more alike than their true states."""
+MAX_CONFUSION, MIN_FACING = 0.3, 20
+"""How much more what is said of an LED may depend on another one than their states do; and the fewest answers
+in which it must face the camera for that."""
 
 RECORD_MORE = "record more pictures, with the peer at many distances and from all sides, and train for longer"
 
@@ -73,6 +74,7 @@ class Answers:
     confidence: Array  # (any,)
     led_probability: Array  # (N, K)
     led_states: Array  # (N, K)
+    facing: NDArray[np.bool_]  # (N, K) by the bearing that is said
     on_floor: NDArray[np.bool_] | None = None  # (N,) below the horizon; None if cameras are not level
 
 
@@ -95,6 +97,22 @@ def correlations(columns: Array) -> Array:
     deviation[deviation < 1e-3] = np.inf
     scaled = centred / deviation
     return scaled.T @ scaled / len(columns)
+
+
+def dependence(answers: Answers) -> Array:
+    """How much what is said of LED k, where that faces the camera, depends on the state of LED l, (K, K).
+
+    A correlation: near 1 for k = l, and for others that of the states, 0 if they are independent; 0 also for
+    an LED that hardly ever faces the camera. What is said of one that faces away is a guess, and no harm.
+    """
+    leds = answers.led_states.shape[1]
+    found = np.zeros((leds, leds))
+    for led in range(leds):
+        seen = answers.facing[:, led]
+        if seen.sum() >= MIN_FACING:
+            said = np.column_stack([answers.led_probability[seen, led], answers.led_states[seen]])
+            found[led] = correlations(said)[0, 1:]
+    return found
 
 
 def verdicts(curves: Mapping[str, Curve], answers: Answers, led_names: Sequence[str]) -> list[Finding]:
@@ -215,17 +233,18 @@ def _led_verdicts(answers: Answers, led_names: Sequence[str]) -> list[Finding]:
                 "train for more steps, and see on the robot that the LED shines brightly and can be seen",
             )
         )
-    said, true = correlations(answers.led_probability), correlations(answers.led_states)
-    alike = [
-        f"{led_names[a]} and {led_names[b]} (correlation {said[a, b]:.2f}, true states {true[a, b]:.2f})"
-        for a, b in np.argwhere(np.triu(said - true > MAX_LED_CORRELATION, 1))
-        if not constant[[a, b]].any()
+    depends = dependence(answers)
+    confused = depends - correlations(answers.led_states) > MAX_CONFUSION
+    np.fill_diagonal(confused, False)
+    pairs = [
+        f"that of {led_names[a]} on {led_names[b]} ({depends[a, b]:.2f})" for a, b in np.argwhere(confused)
     ]
-    if alike:
+    if pairs:
         found.append(
             Finding(
                 "warning",
-                f"LEDs are not told apart: {', '.join(alike)}; it is seen that something is lit, not what",
+                f"LEDs are not told apart, what is said depends on others: {', '.join(pairs)}; it is seen "
+                "that something is lit, not what",
                 "train for longer, with more near pictures of these sides, for without it bearings are wrong",
             )
         )
