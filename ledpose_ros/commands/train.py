@@ -9,6 +9,7 @@ DIR/checkpoint.pt and DIR/log for TensorBoard.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -97,6 +98,9 @@ def check_same_leds(model: Path, metadata: ModelMetadata, info: RecordingInfo) -
 
 def run(args: argparse.Namespace) -> int:
     """Check the recordings, train, export the averaged weights and report."""
+    # Read when torch is loaded. Threads that wait by spinning take the core from those that they wait for as
+    # soon as there is another program.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ledpose_ros.commands.export import export_checkpoint
     from ledpose_ros.learning.dataset import load_recordings
     from ledpose_ros.learning.distributed import processes
