@@ -172,7 +172,7 @@ def test_sync_prints_what_to_do_and_draws_the_curve(tmp_path, capsys, reader):
         (["{recording}", "--plot", "curve.jpg"], "should end in .png"),
         pytest.param(
             ["{recording}", "--plot", "{recording}/curve.png"],
-            "cannot write {recording}/curve.png",
+            "{recording} is a file, not a folder",
             marks=pytest.mark.extra("train"),
         ),
         (["{bag}", "--image-topic", "/nothing"], "has no topic /nothing"),
