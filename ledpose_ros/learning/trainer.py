@@ -105,15 +105,9 @@ class Preset:
         glances = self.steps - self.labelled_steps
         fewest = min(glances, LEAST_GLANCES) if steps >= 2 * LEAST_GLANCES else 0
         kept = max(glances * steps / self.steps, fewest)
-        pace = {
-            True: kept / max(1, glances),
-            False: (steps - kept) / max(1, self.labelled_steps),
-        }
-        ends = [
-            round(end)
-            for end in accumulate(phase.steps * pace[phase.kind == "glance"] for phase in self.phases)
-        ]
-        lengths = np.diff([0, *ends])
+        glance_pace, pace = kept / max(1, glances), (steps - kept) / max(1, self.labelled_steps)
+        shares = (phase.steps * (glance_pace if phase.kind == "glance" else pace) for phase in self.phases)
+        lengths = np.diff([0, *(round(end) for end in accumulate(shares))])
         return Preset(
             tuple(Phase(p.kind, int(n)) for p, n in zip(self.phases, lengths, strict=True)),
             self.learning_rate,
@@ -331,9 +325,8 @@ class Trainer:
         }
         for name, value in mine.items():
             if state[name] != value:
-                had, has = (
-                    in_words(preset) if name == "preset" else preset for preset in (state[name], value)
-                )
+                both = state[name], value
+                had, has = map(in_words, both) if name == "preset" else both
                 raise LedposeError(
                     f"the run in {self.directory} had {name} {had}, this one has {has}: resume with the same "
                     "recordings in the same order, --preset (or --init, which chooses one), --steps, --seed, "
