@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import Evaluation
 from ledpose_ros.metrics import bearing_errors, position_errors_px
-from ledpose_ros.paths import check_folder, check_new
+from ledpose_ros.paths import check_new
 from ledpose_ros.recording import Recording
 from ledpose_ros.synchronisation import Synchronisation
 
@@ -25,7 +25,6 @@ PLOTS = ("predictions.png", "errors.png", "bearings.png", "distances.png")
 
 def check_plots(directory: Path) -> None:
     """Refuse a directory that is none, or that holds any of the plots already."""
-    check_folder(directory)
     for name in PLOTS:
         check_new(directory / name, ".png")
 

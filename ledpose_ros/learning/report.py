@@ -317,12 +317,10 @@ def _sampled_truth(recording: Recording, indices: Sequence[int]) -> evaluation.P
     info = recording.info
     try:
         check_camera(info.K, info.D, info.distortion_model)
-    except LedposeError:
-        return None  # of which the check of the recordings has told
-    try:
         true = evaluation.truth(recording)
     except LedposeError:
-        return None  # True poses go on where the camera does not see the peer.
+        # The check of the recordings has told of the camera; and true poses go on where it sees no peer.
+        return None
     visible = np.isin(true.index, indices)
     return true.of(visible) if visible.any() else None
 
