@@ -36,9 +36,11 @@ TOPICS = {
     for topic, description in {
         "image": "Topic of the camera's images.",
         "camera_info": "Topic of the camera's CameraInfo.",
-        "led_states": "Topic on which the peer tells its LED states.",
+        "led_states": "Topic of the LED states of the robot that blinks.",
         "ground_truth": "Topic of the peer's true pose, where something measures it.",
         "odometry": "Topic of the own robot's odometry.",
+        "cmd_vel": "Topic on which the own robot is told its velocity.",
+        "emergency_stop": "Topic of the message that makes the own robot stand.",
     }.items()
 }
 NAMESPACE = Parameter("namespace", "", "Namespace of the nodes; their topics are relative to it.")
@@ -172,7 +174,7 @@ def _text(value: object) -> str:
     """A value as the text that `Parameter.parse` reads."""
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(value) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _described(parameter: Parameter) -> str:

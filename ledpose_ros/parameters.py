@@ -438,6 +438,17 @@ LAUNCH_ARGUMENTS: dict[str, tuple[str, ...]] = {
         "peer_frame",
     ),
     "simulator": ("seed", "rate"),
+    "led_driver": (
+        "led_names",
+        "adapter",
+        "mode",
+        "rate",
+        "hold",
+        "camera_rate",
+        "command_delay",
+        "led_guard",
+    ),
+    "random_drive": ("arena", "speed", "holonomic", "keep_away", "stamped"),
 }
 
 
@@ -507,7 +518,7 @@ def markdown_table(node_name: str) -> str:
     lines = ["| parameter | type | default | allowed | live | launch | meaning |", "|---" * 7 + "|"]
     for parameter in NODE_PARAMETERS[node_name]:
         default, live = f"`{_yaml_value(parameter.default)}`", "no" if parameter.read_only else "yes"
-        launch = "yes" if parameter.name in LAUNCH_ARGUMENTS.get(node_name, ()) else "no"
+        launch = "yes" if parameter.name in LAUNCH_ARGUMENTS[node_name] else "no"
         kind, allowed = parameter.type_name, parameter.allowed or "any"
         cells = (f"`{parameter.name}`", kind, default, allowed, live, launch)
         lines.append(f"| {' | '.join(cells)} | {parameter.description} |")

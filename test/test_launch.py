@@ -34,13 +34,16 @@ from ledpose_ros.parameters import LAUNCH_ARGUMENTS, default_of, parameter_of
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
-PYTHON_FILES = ("demo", "estimate", "multi_robot", "record", "replay")
+PYTHON_FILES = ("blink", "demo", "estimate", "multi_robot", "record", "replay")
 PARAMS_FILES = {
-    "params_file": "estimator",
     "estimator_params_file": "estimator",
     "recorder_params_file": "recorder",
     "simulator_params_file": "simulator",
+    "random_drive_params_file": "random_drive",
 }
+# Where it is not the estimator's.
+PARAMS_FILE = {"record": "recorder", "blink": "led_driver"}
+ONE_NODE = [("record", "recorder"), ("estimate", "estimator"), ("blink", "led_driver")]
 ROBOTS = ("robot_1", "robot_2", "robot_3")
 RVIZ_CLASSES = {
     "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
@@ -192,7 +195,7 @@ def launched(describe: Callable[[str], Any]) -> Launched:
     def processes(file: str, **given: str) -> list[SimpleNamespace]:
         description, context = describe(file), LaunchContext()
         # The shipped files, which the package share holds only once it is installed.
-        files = PARAMS_FILES | ({"params_file": "recorder"} if file == "record" else {})
+        files = PARAMS_FILES | {"params_file": PARAMS_FILE.get(file, "estimator")}
         shipped = {name: str(ROOT / "config" / f"{node}.yaml") for name, node in files.items()}
         context.launch_configurations.update(shipped | given)
         *declared, opaque = description.entities
@@ -223,16 +226,17 @@ def launched(describe: Callable[[str], Any]) -> Launched:
 @pytest.mark.parametrize("file", PYTHON_FILES)
 def test_arguments_read_like_documentation(file: str, describe: Callable[[str], Any]):
     arguments = {argument.name: argument for argument in describe(file).get_launch_arguments()}
-    common = {"image", "camera_info", "use_sim_time", "log_level", "sigterm_timeout", "sigkill_timeout"}
-    assert common <= arguments.keys()
-    if file != "record":
+    assert {"use_sim_time", "log_level", "sigterm_timeout", "sigkill_timeout"} <= arguments.keys()
+    if file != "blink":
+        assert {"image", "camera_info"} <= arguments.keys()
+    if file not in PARAMS_FILE:
         assert {"model", "rviz", "fixed_frame", "respawn"} <= arguments.keys()
     assert {name for name, argument in arguments.items() if argument.default_value is None} <= {"bag"}
     for argument in arguments.values():
         assert re.fullmatch(r"[A-Z].*[.\]]( \(.*\))?", argument.description)
 
 
-@pytest.mark.parametrize(("file", "node"), [("record", "recorder"), ("estimate", "estimator")])
+@pytest.mark.parametrize(("file", "node"), ONE_NODE)
 def test_an_argument_says_what_the_table_says(file: str, node: str, describe: Callable[[str], Any]):
     arguments = {argument.name: argument for argument in describe(file).get_launch_arguments()}
     for name in LAUNCH_ARGUMENTS[node]:
@@ -242,7 +246,7 @@ def test_an_argument_says_what_the_table_says(file: str, node: str, describe: Ca
         assert "as in the parameter file" in arguments[name].default_value[0].describe()
 
 
-@pytest.mark.parametrize(("file", "node"), [("record", "recorder"), ("estimate", "estimator")])
+@pytest.mark.parametrize(("file", "node"), ONE_NODE)
 def test_a_parameter_is_overridden_only_if_it_is_given(file: str, node: str, launched: Launched):
     (alone,) = launched(file)
     assert alone.executable == node and alone.parameters == {"use_sim_time": False}
@@ -255,11 +259,12 @@ def test_a_parameter_is_overridden_only_if_it_is_given(file: str, node: str, lau
         assert type(process.parameters[name]) is type(default)
 
 
-@pytest.mark.parametrize("file", ["record", "estimate", "demo"])
+@pytest.mark.parametrize("file", ["record", "estimate", "demo", "blink"])
 def test_topics_are_those_of_the_node(file: str, launched: Launched):
-    topics = ("image", "camera_info", "led_states", "ground_truth", "odometry")
-    given = {topic: f"my/{topic}" for topic in topics}
-    for process in launched(file, namespace="bot", rviz="false", **given):
+    from ledpose_ros.launching import TOPICS
+
+    given = {topic: f"my/{topic}" for topic in TOPICS}
+    for process in launched(file, namespace="bot", rviz="false", drive="true", **given):
         assert process.namespace == "/bot" and process.topics
         source = (ROOT / "ledpose_ros" / "nodes" / f"{process.executable}.py").read_text()
         for topic, target in process.topics.items():
@@ -320,6 +325,14 @@ def test_the_demo_is_a_simulator_and_an_estimator_on_its_time(launched: Launched
     assert simulator.executable == "simulator"
     assert simulator.parameters == {"seed": 7, "publish_clock": True, "use_sim_time": False}
     assert estimator.parameters == {"model": "m.onnx", "use_sim_time": True}
+
+
+def test_a_robot_that_blinks_drives_only_if_asked_for(launched: Launched):
+    (driver,) = launched("blink", led_names="red, green")
+    assert driver.executable == "led_driver" and driver.parameters["led_names"] == ["red", "green"]
+    driver, drive = launched("blink", drive="true", arena="[0, 0, 3, 2.5]", holonomic="true")
+    assert driver.parameters == {"use_sim_time": False} and drive.executable == "random_drive"
+    assert drive.parameters == {"use_sim_time": False, "arena": [0.0, 0.0, 3.0, 2.5], "holonomic": True}
 
 
 def test_replay_follows_the_clock_of_the_bag(launched: Launched, tmp_path: Path):
