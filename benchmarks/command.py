@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.recordings import DEFAULT_DIRECTORY
 from ledpose_ros.cli import BAD_INPUT, INTERRUPTED
-from ledpose_ros.errors import LedposeError
+from ledpose_ros.errors import LedposeError, system_error
 
 
 def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -55,7 +55,7 @@ def run_command(run: Callable[[argparse.Namespace], None], parser: argparse.Argu
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        print(f"{parser.prog}: {error.filename or 'failed'}: {error.strerror or error}", file=sys.stderr)
+        print(f"{parser.prog}: {system_error(error, 'failed')}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ledpose_ros import __version__
-from ledpose_ros.errors import LedposeError
+from ledpose_ros.errors import LedposeError, system_error
 
 COMMANDS = (
     "demo",
@@ -103,7 +103,7 @@ def _status(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"ledpose: {error.filename or command}: {error.strerror or error}", file=sys.stderr)
+        print(f"ledpose: {system_error(error, command or 'failed')}", file=sys.stderr)
         return BAD_INPUT
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that is meant for the user's eyes."""
+"""The one exception that is meant for the user's eyes, and others in words."""
 
 
 class LedposeError(ValueError):
@@ -13,3 +13,8 @@ class LedposeError(ValueError):
 def one_line(error: object) -> str:
     """What an exception says, without its line breaks."""
     return " ".join(str(error).split())
+
+
+def system_error(error: OSError, what: str) -> str:
+    """What the system refused, in a sentence's end: the file, or else `what`, and why."""
+    return f"{error.filename or what}: {error.strerror or error}"

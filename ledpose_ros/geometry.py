@@ -122,6 +122,12 @@ class Camera(NamedTuple):
     distortion_model: str
 
 
+def check_focal_length(focal_length: float | None) -> None:
+    """Raise `LedposeError` unless a focal length that was given [px] is above 0."""
+    if focal_length is not None and not focal_length > 0:
+        raise LedposeError(f"the focal length is {focal_length:g} px, but must be above 0")
+
+
 def pinhole_camera(focal_length: float, width: int, height: int) -> Camera:
     """An ideal camera with square pixels and a centred principal point; lengths in px."""
     K = np.array([[focal_length, 0, (width - 1) / 2], [0, focal_length, (height - 1) / 2], [0, 0, 1]])

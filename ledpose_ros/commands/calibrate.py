@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
     import onnx
 
     from ledpose_ros.estimator import PeerEstimator
+    from ledpose_ros.geometry import check_focal_length
     from ledpose_ros.learning.export import save_model
 
     output = args.output or args.model
@@ -110,8 +111,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.recording and args.focal_length is not None:
         raise LedposeError("recordings tell their camera: --focal-length is for --image")
-    if args.focal_length is not None and not args.focal_length > 0:
-        raise LedposeError(f"the focal length is {args.focal_length:g} px, but must be above 0")
+    check_focal_length(args.focal_length)
     if args.image or args.recording or not args.truth:
         _calibrate(estimator, args)
     if args.truth:

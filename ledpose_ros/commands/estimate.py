@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
     from ledpose_ros.estimator import PeerEstimator, locate
     from ledpose_ros.frames import camera_for, open_source, read_camera
-    from ledpose_ros.geometry import camera_tilt
+    from ledpose_ros.geometry import camera_tilt, check_focal_length
     from ledpose_ros.model_metadata import shipped_model
     from ledpose_ros.offline import Estimates, open_sinks
     from ledpose_ros.refusals import Refusals
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.camera_info and args.focal_length is not None:
         raise LedposeError("--camera-info tells the focal length already: give it or --focal-length")
-    if args.focal_length is not None and not args.focal_length > 0:
-        raise LedposeError(f"the focal length is {args.focal_length:g} px, but must be above 0")
+    check_focal_length(args.focal_length)
     given = read_camera(args.camera_info, args.rectified) if args.camera_info else None
     tilt = camera_tilt(args.camera_pitch, args.camera_roll)
     source = open_source(args.input, args.image_topic, args.camera_info_topic, args.rectified)
