@@ -67,13 +67,16 @@ def mean_under_attention(network: PeerNetwork, images: torch.Tensor) -> Answer:
     return uv, (attention * maps.log2_scale()).sum((1, 2, 3)), bearing, leds
 
 
+Change = tuple[ModuleType, str, Any]
+"""What is different in the trainer: the module, the name, the value."""
+
+
 class Method(NamedTuple):
     """A way to learn: its preset, given the minutes there are, and how its network answers."""
 
     preset: Callable[[float], Preset]
     answer: Callable[[PeerNetwork, torch.Tensor], Answer]
-    changes: tuple[tuple[ModuleType, str, Any], ...] = ()
-    """What is different in the trainer: the module, the name, the value."""
+    changes: tuple[Change, ...] = ()
 
 
 def preset_cpu(minutes: float) -> Preset:
@@ -89,32 +92,49 @@ def plain_loss(minutes: float) -> Preset:
 
 OURS = "ours"
 PLAIN = "plain expected loss"
-METHODS = {
-    OURS: Method(preset_cpu, best_peak),
-    PLAIN: Method(plain_loss, mean_under_attention),
-} | {
-    f"{OURS} without {part}": Method(preset_cpu, best_peak, changes)
-    for part, changes in {
-        "local contrast": ((networks, "local_contrast", networks.standardise),),
-        "dark first": ((trainer, "DARKEST", 1.0),),
-        "films": ((windows, "NEXT_PICTURE", 0.0), (windows, "CLIP_NEIGHBOURS", 0)),
-        "auxiliary classifier": ((objective, "AUXILIARY_WEIGHT", 0.0),),
-        "known displacements": ((objective, "SHIFT_WEIGHT", 0.0),),
-        "spread bearings": ((objective, "CROWDING_WEIGHT", 0.0),),
-        "weighty bearings": ((objective, "BEARING_WEIGHT", 1.0),),
-        "blurred windows": ((objective, "COARSEST_CELLS", WINDOW_CELLS - 1),),
-        "pairs": ((objective, "PAIR_WEIGHT", 0.0),),
-        "untold LEDs weighed less": ((trainer, "UNTOLD_WEIGHT", 1.0),),
-        "hidden parts": ((objective, "HIDDEN_SHARE", 0.0),),
-        "parts elsewhere": ((windows, "PARTS", 0.0),),
-        "shrunk pictures": ((objective, "SHRUNK", 0.0),),
-        "joined pictures": ((objective, "JOINED_SHARE", 0.0),),
-        "depths alike from all sides": ((windows, "WAVE_DOUBT", 1e12),),
-        "averaged weights": ((trainer, "AVERAGE_SHARE", 0.0),),
-        "balanced LEDs": ((windows, "BALANCED", 1.0),),
-        "bfloat16": ((mixed_precision, "has_bfloat16", lambda device: False),),
-    }.items()
+BOTH = (OURS, PLAIN)
+WITHOUT = f"{OURS} without "
+PARTS: dict[str, tuple[Change, ...]] = {
+    "local contrast": ((networks, "local_contrast", networks.standardise),),
+    "dark first": ((trainer, "DARKEST", 1.0),),
+    "films": ((windows, "NEXT_PICTURE", 0.0), (windows, "CLIP_NEIGHBOURS", 0)),
+    "auxiliary classifier": ((objective, "AUXILIARY_WEIGHT", 0.0),),
+    "known displacements": ((objective, "SHIFT_WEIGHT", 0.0),),
+    "spread bearings": ((objective, "CROWDING_WEIGHT", 0.0),),
+    "weighty bearings": ((objective, "BEARING_WEIGHT", 1.0),),
+    "blurred windows": ((objective, "COARSEST_CELLS", WINDOW_CELLS - 1),),
+    "pairs": ((objective, "PAIR_WEIGHT", 0.0),),
+    "untold LEDs weighed less": ((trainer, "UNTOLD_WEIGHT", 1.0),),
+    "hidden parts": ((objective, "HIDDEN_SHARE", 0.0),),
+    "parts elsewhere": ((windows, "PARTS", 0.0),),
+    "shrunk pictures": ((objective, "SHRUNK", 0.0),),
+    "joined pictures": ((objective, "JOINED_SHARE", 0.0),),
+    "depths alike from all sides": ((windows, "WAVE_DOUBT", 1e12),),
+    "averaged weights": ((trainer, "AVERAGE_SHARE", 0.0),),
+    "balanced LEDs": ((windows, "BALANCED", 1.0),),
+    "bfloat16": ((mixed_precision, "has_bfloat16", lambda device: False),),
 }
+"""Parts of ours that can be left out, and what is different in the trainer then."""
+
+
+def method_named(name: str) -> Method:
+    """Ours, the plain loss or `ours without PART, PART`; ValueError for any other name."""
+    if name == PLAIN:
+        return Method(plain_loss, mean_under_attention)
+    parts = [] if name == OURS else name.removeprefix(WITHOUT).split(", ")
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise ValueError(f"'{unknown[0]}' is neither '{OURS}' nor '{PLAIN}' nor, after '{WITHOUT}', a part")
+    return Method(preset_cpu, best_peak, tuple(change for part in parts for change in PARTS[part]))
+
+
+def method_argument(name: str) -> str:
+    """A method's name, for argparse."""
+    try:
+        method_named(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; parts are {', '.join(PARTS)}") from error
+    return name
 
 
 @torch.no_grad()
@@ -157,7 +177,7 @@ def learn(
 
     It goes on from the checkpoint `begun`, if given, and ends after `minutes` or, if given, `steps`.
     """
-    preset, answer, changes = METHODS[method]
+    preset, answer, changes = method_named(method)
     rows: list[tuple[float, Metrics]] = []
     with TemporaryDirectory() as folder, ExitStack() as changed:
         for module, name, value in changes:
@@ -233,9 +253,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--level", action="store_true", help="cameras are level, as for `ledpose train`")
     parser.add_argument(
         "--method",
-        choices=METHODS,
+        type=method_argument,
         action="append",
-        help="only this one; repeatable (ours and the plain loss)",
+        metavar="METHOD",
+        help=f"'{OURS}', '{PLAIN}' or '{WITHOUT}PART, PART...'; repeatable (the first two). "
+        f"Parts: {', '.join(PARTS)}",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the training (0)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave each method's checkpoint there")
@@ -246,7 +268,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Train, measure and print."""
-    if args.begun is not None and PLAIN in (args.method or METHODS):
+    if args.begun is not None and PLAIN in (args.method or BOTH):
         raise LedposeError(f"--from goes on with ours: name what with --method, and not {PLAIN}")
     for method in args.method or ():
         if args.begun and args.keep and args.begun.resolve().parent == (args.keep / method).resolve():
@@ -308,7 +330,7 @@ def measured(args: argparse.Namespace) -> dict[str, list[tuple[float, Metrics]]]
                 args.steps,
                 args.begun,
             )
-            for method in args.method or (OURS, PLAIN)
+            for method in args.method or BOTH
         }
 
 

@@ -304,7 +304,7 @@ def test_learning_is_measured_at_intervals_and_at_the_end(tmp_path, method, caps
     kept = tmp_path / "kept" / method
     rows = learning.learn(data, method, minutes=0.02, every=0.0005, seed=0, scored=scored, keep=kept)
     assert load_checkpoint(kept / "checkpoint.pt")["step"] > 0
-    assert len(rows) == len(asked) >= 2 and set(asked) == {learning.METHODS[method].answer}
+    assert len(rows) == len(asked) >= 2 and set(asked) == {learning.method_named(method).answer}
     assert 0.0005 <= rows[0][0] <= rows[-1][0]
     learning.draw({method: rows}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 0
@@ -373,9 +373,17 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tm
         assert f"{path} cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", learning.METHODS)
-def test_a_part_left_out_is_left_out_for_that_method_alone(tmp_path, method, monkeypatch):
-    changes = learning.METHODS[method].changes
+def test_every_part_can_be_left_out_and_others_are_refused():
+    assert all(
+        getattr(module, name) != value for part in learning.PARTS.values() for module, name, value in part
+    )
+    with pytest.raises(ValueError, match="'pears' is neither"):
+        learning.method_named("ours without pairs, pears")
+
+
+@pytest.mark.parametrize("method", [learning.OURS, "ours without films", "ours without pairs, dark first"])
+def test_parts_left_out_are_left_out_for_that_method_alone(tmp_path, method, monkeypatch):
+    changes = learning.method_named(method).changes
     before = [getattr(module, name) for module, name, _ in changes]
     during = []
     step = learning.Trainer.train_step
@@ -390,4 +398,3 @@ def test_a_part_left_out_is_left_out_for_that_method_alone(tmp_path, method, mon
     learning.learn(data, method, minutes=0.005, every=1, seed=0, scored=lambda *_: GOOD)
     assert during and all(seen == [value for *_, value in changes] for seen in during)
     assert before == [getattr(module, name) for module, name, _ in changes]
-    assert all(old != new for old, (*_, new) in zip(before, changes, strict=True))
