@@ -51,7 +51,8 @@ class LiveView:
     """Hears messages in the node's thread and answers the web server in another.
 
     Of each subject it holds only what was said last, and when. `topics` are the full names of their topics;
-    diagnostics count only of this package's nodes in `namespace`.
+    diagnostics count only of this package's nodes in `namespace`. Of rectified pictures P of the CameraInfo
+    counts, not K and D.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class LiveView:
         namespace: str = "/",
         refusals: Refusals | None = None,
         clock: Callable[[], float] = time.monotonic,
+        is_rectified: bool = False,
     ) -> None:
         self._topics = dict(topics)
         self._prefix = namespace.strip("/") + "/" if namespace.strip("/") else ""
         self._refusals = refusals or Refusals()
         self._clock = clock
+        self._is_rectified = is_rectified
         self._lock = threading.Lock()
         self._publishers: dict[str, int] = {}
         self._said: dict[str, Any] = {}
@@ -143,7 +146,8 @@ class LiveView:
         """The CameraInfo, for the edges of the field of view on the map."""
         width, height = image_size(message)
         row = (height - 1) / 2
-        rays = pixel_rays(np.array([[0, row], [width - 1, row]]), *camera_from_info(message))
+        camera = camera_from_info(message, self._is_rectified)
+        rays = pixel_rays(np.array([[0, row], [width - 1, row]]), *camera)
         # Where a lens's distortion folds the picture back there is no ray.
         self._say("field", [_rounded(ray[[0, 2]]) for ray in rays] if np.isfinite(rays).all() else None)
 

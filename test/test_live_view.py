@@ -73,13 +73,27 @@ def test_the_map_has_x_to_the_right_and_z_forward(view):
     assert peer["ellipse"] is None
 
 
-def test_a_lens_that_folds_the_picture_back_has_no_edges_on_the_map(view):
-    no_region = SimpleNamespace(width=0, height=0, x_offset=0, y_offset=0)
-    camera = SimpleNamespace(width=640, height=360, binning_x=0, binning_y=0, roi=no_region)
+def camera_info(strength: float) -> SimpleNamespace:
+    """Of a lens that distorts by so much; what its rectified pictures show is twice as narrow."""
+    camera = SimpleNamespace(width=640, height=360, binning_x=0, binning_y=0)
+    camera.roi = SimpleNamespace(width=0, height=0, x_offset=0, y_offset=0)
     camera.k, camera.distortion_model = [400.0, 0, 319.5, 0, 400.0, 179.5, 0, 0, 1], "plumb_bob"
+    camera.d = [strength, 0.0, 0.0, 0.0, 0.0]
+    camera.p = [800.0, 0, 319.5, 0, 0, 800.0, 179.5, 0, 0, 0, 1, 0]
+    return camera
+
+
+def test_the_field_of_view_of_rectified_pictures_is_that_of_p(clock):
+    for is_rectified, focal_length in ((False, 400.0), (True, 800.0)):
+        view = LiveView(dict.fromkeys(WHAT, "/topic"), clock=clock, is_rectified=is_rectified)
+        view.hear_camera(camera_info(strength=0.0))
+        edges = np.array(view.state("none")["field"])
+        assert edges[:, 0] / edges[:, 1] == pytest.approx(np.array([-319.5, 319.5]) / focal_length, abs=1e-3)
+
+
+def test_a_lens_that_folds_the_picture_back_has_no_edges_on_the_map(view):
     for strength, is_shown in ((-0.05, True), (-0.3, False)):
-        camera.d = [strength, 0.0, 0.0, 0.0, 0.0]
-        view.hear_camera(camera)
+        view.hear_camera(camera_info(strength))
         # What JSON knows nothing of the page would not understand.
         state = json.loads(json.dumps(view.state("none"), allow_nan=False))
         assert (state["field"] is not None) == is_shown

@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--namespace", default="", metavar="NS", help="of the estimator and its camera (none)"
     )
     parser.add_argument(
+        "--rectified",
+        action="store_true",
+        help="the pictures are rectified, as on image_rect: P of the camera counts, not K and D",
+    )
+    parser.add_argument(
         "--ros-args",
         nargs=argparse.REMAINDER,
         default=[],
@@ -49,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from ledpose_ros.web_server import is_local
 
     def viewer() -> ViewerNode:
-        node = ViewerNode(args.host, args.port)
+        node = ViewerNode(args.host, args.port, args.rectified)
         host = socket.gethostname() if args.host in ("0.0.0.0", "::") else args.host
         host = f"[{host}]" if ":" in host else host
         print(f"Open http://{host}:{node.port} in a browser; Ctrl-C ends.", flush=True)

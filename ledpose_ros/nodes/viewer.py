@@ -37,11 +37,11 @@ TOPICS = {
 class ViewerNode(Node):
     """Subscribes while a browser looks, for as long as nobody listens the estimator may rest."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, is_rectified: bool = False) -> None:
         super().__init__("viewer")
         self._refusals = Refusals(self.get_logger().warning)
         self._topics = {subject: self.resolve_topic_name(topic) for subject, topic in TOPICS.items()}
-        self._view = LiveView(self._topics, self.get_namespace(), self._refusals)
+        self._view = LiveView(self._topics, self.get_namespace(), self._refusals, is_rectified=is_rectified)
         self._sayings: list[Any] = []
         self._pictures: dict[str, tuple[tuple[type, str], ImageSubscription]] = {}
         self._server = PageServer(self._view, host, port, self._on_demand)
