@@ -26,6 +26,8 @@ from ledpose_ros.nodes.compatibility import LOCAL_DISCOVERY
 
 # Seconds; a machine that trains beside the tests starts a node slowly.
 PATIENCE = 40.0
+# So long `ros2 launch` waits for a node's end on SIGINT before it sends SIGTERM.
+LAUNCH_PATIENCE = 5.0
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Domains above 101 reach into Linux's ephemeral ports; 10 per process keep parallel test runs apart.
@@ -33,7 +35,7 @@ _domains = itertools.cycle(10 + (os.getpid() * 10 + offset) % 90 for offset in r
 
 
 def new_domain() -> int:
-    """A ROS domain id that no other test of this run uses."""
+    """A ROS domain id that none of the nine tests before has used."""
     return next(_domains)
 
 

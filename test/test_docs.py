@@ -145,9 +145,8 @@ def command_parser(command: str) -> argparse.ArgumentParser:
 
 
 def node_sources(node: str) -> str:
-    nodes = ROOT / "ledpose_ros" / "nodes"
-    shared = "".join(path.read_text() for path in nodes.glob("*.py") if path.stem not in NODES)
-    return (nodes / f"{node}.py").read_text() + shared
+    parts = [node, "common", *({"peer_outputs", "markers"} if node == "estimator" else ())]
+    return "".join((ROOT / "ledpose_ros" / "nodes" / f"{part}.py").read_text() for part in parts)
 
 
 def has_name(node: str, name: str) -> bool:

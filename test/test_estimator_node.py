@@ -47,8 +47,14 @@ from ledpose_ros.geometry import camera_tilt
 from ledpose_ros.images import encode_image
 from ledpose_ros.leds import stamp_ns
 from ledpose_ros.nodes import estimator
-from ledpose_ros.nodes.common import ERROR, ImageSubscription, SensorThread, message_from_rgb
-from ledpose_ros.nodes.estimator import EstimatorNode, _resolved, _transition
+from ledpose_ros.nodes.common import (
+    ERROR,
+    ImageSubscription,
+    SensorThread,
+    message_from_rgb,
+    stamp_from_ns,
+)
+from ledpose_ros.nodes.estimator import EstimatorNode, LatestImage, _resolved, _transition
 from ledpose_ros.nodes.peer_outputs import PeerOutputs
 from ledpose_ros.parameters import NODE_PARAMETERS
 from ledpose_ros.refusals import Refusals
@@ -365,14 +371,33 @@ def test_confidences_bear_the_names_and_the_order_of_the_peers(camera, domain, m
         assert list(confidences[-1].name) == ["peer_1"]
 
 
+def test_only_the_newest_image_waits_and_those_before_it_are_counted():
+    waiting = LatestImage()
+    assert [waiting.put(Image(width=number)) for number in range(3)] == [False, True, True]
+    assert waiting.take().width == 2
+    assert not waiting.put(Image(width=3)), "nothing waited"
+    assert waiting.take().width == 3
+    waiting.put(Image())
+    waiting.close()
+    assert waiting.take() is None
+
+
 def test_an_image_that_comes_late_is_refused_and_peers_keep_their_ids(camera, domain, model, tmp_path):
-    with run_node(MODULE, domain, tmp_path / "log", {"model": model, "min_confidence": 0.1}) as node:
+    parameters = {"model": model, "min_confidence": 0.1, "max_image_age": 0.0}
+    with run_node(MODULE, domain, tmp_path / "log", parameters) as node:
         camera.wait_for_estimator()
         confidences = camera.client.collect(JointState, "peer_confidences")
         camera.show_until(WHITE, camera.poses, node.log)
         camera.show_until(BLACK, confidences, node.log)
-        camera.publish(message_from_rgb(WHITE, camera.header(age=0.4)))
-        camera.wait_for_value("refused: image out of order", "1")
+
+        def is_refused() -> bool:
+            header, _ = camera.show_until(BLACK, confidences, node.log)
+            header.stamp = stamp_from_ns(stamp_ns(header.stamp) - 400_000_000)
+            camera.publish(message_from_rgb(WHITE, header))
+            camera.client.spin_for(0.5)
+            return bool(camera.value("refused: image out of order"))
+
+        camera.client.wait_until(is_refused, what=lambda: str(camera.status()))
         camera.show_until(BLACK, confidences, node.log)
         # Anew it would be the first.
         assert list(confidences[-1].name) == ["peer_1"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The LED driver as a process of its own, with a robot in the test that has LEDs on topics."""
 
+import re
 import signal
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from blinking_camera import (
     states_shown,
 )
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PointStamped
 from rclpy.qos import QoSProfile
 from ros_graph import Client, NodeProcess, run_node
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -117,6 +119,7 @@ def test_what_is_said_is_what_the_robot_was_told_and_when(domain, client, robot,
     ]
     told = [robot.changes[0], *(after for before, after in pairwise(robot.changes) if after[1] != before[1])]
     # All off at the end is one command, of a message for each LED.
+    assert len(told) - len(said) < len(NAMES)
     del told[len(said) - 1 : -1]
     assert [now for _, now in said] == [now for _, now in told]
     delays = [stamp - sent for (stamp, _), (sent, _) in zip(said, told, strict=True)]
@@ -231,6 +234,40 @@ def test_messages_of_vendors_where_they_are_installed(domain, client, tmp_path, 
         client.spin_for(0.5)
     states = [list(message.position) for message in said]
     assert [now for before, now in pairwise([None, *states]) if now != before] == told
+
+
+def test_each_start_draws_another_seed(domain, tmp_path):
+    """Two robots that blink alike are one to whoever looks for them."""
+    seeds = set()
+    for _ in range(2):
+        with driver(domain, tmp_path, **FAST | {"seed": -1}) as node:
+            while not (found := re.search(r"seed of the random states: (\d+)", node.log)):
+                assert node.is_running, node.log
+                time.sleep(0.05)
+            seeds.add(found[1])
+    assert len(seeds) == 2
+
+
+def test_before_simulated_time_has_begun_leds_change_but_nothing_is_said(domain, client, tmp_path):
+    said = client.collect(JointState, "led_states", QoSProfile(depth=1000))
+    with driver(domain, tmp_path, use_sim_time=True, **FAST) as node:
+        client.wait_until(lambda: "simulated time has not begun" in node.log, what=lambda: node.log)
+        client.wait_until(lambda: node.log.count("LEDs on: ") > 3, what=lambda: node.log)
+        assert not said
+
+
+def test_messages_with_a_stamp_tell_when_they_were_sent(domain, client, tmp_path):
+    table = tmp_path / "points.yaml"
+    table.write_text(
+        "leds/front: {type: geometry_msgs/msg/PointStamped, stamp: header.stamp, "
+        "leds: {front: {value: point.x}}}"
+    )
+    told = client.collect(PointStamped, "leds/front")
+    before = time.time_ns()
+    with driver(domain, tmp_path, adapter=table, led_names="[front]", **FAST) as node:
+        client.wait_until(lambda: len({message.point.x for message in told}) > 1, what=lambda: node.log)
+    stamps = [stamp_ns(message.header.stamp) for message in told]
+    assert before < stamps[0] and stamps == sorted(set(stamps)) and stamps[-1] < time.time_ns()
 
 
 def test_pins_are_switched(domain, client, tmp_path, monkeypatch):

@@ -136,6 +136,19 @@ def test_a_full_queue_gives_up_its_oldest_image() -> None:
     assert bench.ready_states() == [(60, 1.0), (70, 1.0)]
 
 
+def test_what_nobody_takes_does_not_fill_the_memory() -> None:
+    """As where a slow disk has no room for samples that are complete."""
+    bench = Bench(capacity=2)
+    for time in (50, 60, 70):
+        bench.image(time)
+    bench.led(0, 1.0)
+    bench.led(100, 1.0)
+    assert bench.pairer.take_ready(0.0, at_most=0) == []
+    assert bench.refused == {"queue full": 1} and len(bench.pairer) == 2
+    assert [sample.image for sample in bench.pairer.take_ready(0.0, at_most=1)] == [60]
+    assert bench.ready_states() == [(70, 1.0)]
+
+
 def test_poses_are_paired_by_their_exact_stamp_and_waited_for() -> None:
     bench = Bench()
     bench.pairer.expects_poses = True
@@ -185,6 +198,18 @@ def test_a_clock_that_jumps_back_clears_everything(topic: str) -> None:
     bench.led(100, 0.0)
     if topic == "led":
         bench.image(50)
+    assert bench.ready_states() == [(50, 0.0)]
+
+
+def test_an_led_message_of_before_a_jump_labels_nothing_after_it() -> None:
+    bench = Bench()
+    bench.led(5000, 1.0)
+    bench.image(5050)
+    bench.image(50)
+    bench.led(5100, 1.0)
+    assert bench.refused["LED message before a clock jump"] == 1
+    bench.led(0, 0.0)
+    bench.led(100, 0.0)
     assert bench.ready_states() == [(50, 0.0)]
 
 

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_graph import Client, run_node
+from ros_graph import LAUNCH_PATIENCE, Client, run_node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -100,12 +100,39 @@ def test_it_waits_for_its_start_stays_in_the_arena_and_ends_standing(domain, cli
         client.wait_until(lambda: np.ptp([pose[:2] for pose in robot.poses], axis=0).min() > 0.3)
         client.wait_until(lambda: robot.drives)
         code, seconds = node.end(number)
-        assert code == 0 and seconds < 2 and "Traceback" not in node.log
+        assert code == 0 and seconds < LAUNCH_PATIENCE and "Traceback" not in node.log
         client.wait_until(lambda: not robot.drives, what="the last word is to stand")
     velocities = np.array([velocity for _, velocity in robot.commands])
     assert np.abs(velocities[:, 0]).max() <= 0.5 and np.abs(velocities[:, 2]).max() <= 3.0
     assert not velocities[:, 1].any()
     assert np.abs(np.array(robot.poses)[:, :2]).max() < 0.5
+
+
+def test_who_has_stopped_soon_leaves_the_robot_to_others(domain, client, robot, tmp_path):
+    with driver(domain, tmp_path) as node:
+        robot.start(node)
+        assert client.call(Trigger, "random_drive/stop").success
+        client.wait_until(lambda: not robot.drives, what="standing")
+        client.wait_until(lambda: time.monotonic() - robot.commands[-1][0] > 1, what="silence")
+        assert not robot.drives
+
+
+def test_odometry_that_holds_no_pose_is_counted_and_moves_nothing(domain, client, robot, tmp_path):
+    broken = client.node.create_publisher(Odometry, "odometry", 10)
+    nonsense = Odometry()
+    nonsense.pose.pose.position.x = float("nan")
+    with driver(domain, tmp_path) as node:
+        robot.start(node)
+
+        def is_refused() -> bool:
+            broken.publish(nonsense)
+            client.spin_for(0.1)
+            values = robot.diagnostics[-1].status[0].values if robot.diagnostics else []
+            return any(pair.key == "refused: malformed odometry" for pair in values)
+
+        client.wait_until(is_refused, what=lambda: node.log)
+        assert all(np.isfinite(velocity).all() for _, velocity in robot.commands)
+        client.wait_until(lambda: robot.drives, what="driving on")
 
 
 def test_silent_odometry_stops_it_and_it_goes_on_by_itself(domain, client, robot, tmp_path):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recording format: what is written is read again, and what is no recording is refused."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +151,35 @@ for number in range(25):
 print("ready", flush=True)
 time.sleep(60)
 """
+
+
+def test_a_power_cut_loses_nothing_that_was_committed(tmp_path: Path, monkeypatch) -> None:
+    """Of a power cut survives for sure what was in the file when it was last told to be on the disk."""
+    path, survivors, fsync = tmp_path / "a.h5", [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        survivors.append(tmp_path / f"{len(survivors)}.h5")
+        shutil.copy(f"{path}.part", survivors[-1])
+
+    monkeypatch.setattr(os, "fsync", noted)
+    counts = []
+    with RecordingWriter(path, INFO) as writer:
+        for number in range(4):
+            append(writer, number)
+            if number != 1:
+                writer.commit()
+                counts.append((len(survivors) - 1, writer.committed))
+    for survivor, committed in counts:
+        with Recording(survivors[survivor]) as recording:
+            assert len(recording) == committed
+            for index in range(committed):
+                assert (recording.image(index) == picture(index)).all()
+    assert [committed for _, committed in counts] == [1, 3, 4]
+    # The data before the count: else this would count samples that are not there.
+    for before in (survivor - 1 for survivor, committed in counts if committed > 1):
+        with Recording(survivors[before]) as recording, h5py.File(survivors[before]) as file:
+            assert len(file["image"]) > len(recording) >= 1
 
 
 def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path: Path) -> None:

@@ -150,16 +150,17 @@ def test_segments_end_by_size(bench: Bench) -> None:
     assert session.safe_samples == session.samples == 31
 
 
-def test_segments_end_by_time(bench: Bench) -> None:
-    session = bench.session(segment_duration=0.05)
+def test_segments_end_by_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(recording_session, "time", SimpleNamespace(monotonic=lambda: now))
+    session = bench.session(segment_duration=60.0)
     session.start()
-    for number in range(3):
+    for number, moment in enumerate((0.0, 59.0, 61.0, 62.0)):
+        now = 1000.0 + moment
         session.put(sample(number), with_ground_truth=False)
         wait_until(lambda number=number: session.samples == number + 1)  # type: ignore[misc]
-        time.sleep(0.06)
-    session.put(sample(3), with_ground_truth=False)
     session.stop()
-    assert counts_in(bench.files()) == [2, 2]
+    assert counts_in(bench.files()) == [3, 1]
 
 
 def test_what_failed_is_not_called_safe(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
