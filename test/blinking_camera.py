@@ -77,8 +77,9 @@ class BlinkingCamera:
         self._states = np.zeros(len(LED_NAMES))
         self._next_frame = self._next_change = self._next_keep_alive = START_NS
 
-    def wait_for_recorder(self) -> None:
-        publishers = (self.image_publisher, self.camera_publisher, self.led_publisher, self.pose_publisher)
+    def wait_for_recorder(self, poses: bool = True) -> None:
+        publishers = [self.image_publisher, self.camera_publisher, self.led_publisher]
+        publishers += [self.pose_publisher] if poses else []
         self.client.wait_until(
             lambda: all(publisher.get_subscription_count() for publisher in publishers), what="the recorder"
         )

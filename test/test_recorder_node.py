@@ -235,6 +235,17 @@ def test_what_refuses_to_start_ends(domain: int, tmp_path: Path) -> None:
         assert "bad name is no name of a topic" in node.log and "Traceback" not in node.log
 
 
+def test_true_poses_are_left_out_if_told_so(domain: int, client: Client, tmp_path: Path) -> None:
+    camera = BlinkingCamera(client)
+    with recorder(domain, tmp_path, record_ground_truth=False) as node:
+        camera.wait_for_recorder(poses=False)
+        camera.run_until(samples=20)
+        assert node.end()[0] == 0
+    (path,) = finished_recordings(tmp_path)
+    with Recording(path) as recording:
+        assert len(recording) >= 20 and not recording.has_ground_truth
+
+
 def test_segments_end_by_time(domain: int, client: Client, tmp_path: Path) -> None:
     camera = BlinkingCamera(client)
     with recorder(domain, tmp_path, segment_duration=1.0) as node:
