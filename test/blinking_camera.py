@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
-from ros_graph import Client, run_node
+from ros_graph import Client, run_node, values_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, Joy
 from std_msgs.msg import Header
 
@@ -123,7 +123,7 @@ class BlinkingCamera:
 
     def values(self) -> dict[str, str]:
         """The values of the last status."""
-        return {pair.key: pair.value for pair in self.status[-1].values} if self.status else {}
+        return values_of(self.status[-1]) if self.status else {}
 
     def header(self) -> Header:
         return Header(stamp=stamp_from_ns(self.time_ns), frame_id="camera_optical_frame")

@@ -15,7 +15,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
 from rclpy.qos import QoSProfile
-from ros_graph import PATIENCE, Client, ros_client
+from ros_graph import PATIENCE, Client, ros_client, values_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -97,8 +97,7 @@ class Camera:
         return self.diagnostics[-1].status[0] if self.diagnostics else None
 
     def value(self, key: str) -> str:
-        status = self.status()
-        return next((pair.value for pair in status.values if pair.key == key), "") if status else ""
+        return values_of(self.status()).get(key, "")
 
     def wait_for_summary(self, words: str) -> None:
         self.client.wait_until(

@@ -65,6 +65,11 @@ def run_benchmark(program: str, options: Sequence[str]) -> str:
     return done.stdout
 
 
+def values_of(status: DiagnosticStatus | None) -> dict[str, str]:
+    """The values of a status by their keys; none of none."""
+    return {pair.key: pair.value for pair in status.values} if status else {}
+
+
 class NodeProcess:
     """A node that runs as a process of its own; its output is collected in `log`."""
 
@@ -197,7 +202,7 @@ class Client:
         self.node.create_subscription(
             DiagnosticStatus,
             f"{node_name}/status",
-            lambda message: values.update({pair.key: pair.value for pair in message.values}),
+            lambda message: values.update(values_of(message)),
             10,
         )
         return values

@@ -98,7 +98,7 @@ def test_torchrun_trains_with_two_processes(tmp_path):
     words = ["train", tmp_path / "toy.h5", "-o", tmp_path / "run", "--steps", "15"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, "-m", "ledpose_ros.cli", *map(str, words)], capture_output=True, text=True, timeout=300
+        [*torchrun, "-m", "ledpose_ros.cli", *map(str, words)], capture_output=True, text=True, timeout=170
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Training on 64 images") == 1, "both have a share, one of them talks"

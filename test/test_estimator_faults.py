@@ -44,6 +44,7 @@ from ros_graph import (
     ros_client,
     ros_environment,
     run_node,
+    values_of,
 )
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -146,9 +147,8 @@ def counts(camera: Camera, received: int = -1) -> Counter[str]:
 
 def numbers(camera: Camera) -> Counter[str]:
     """The counts of the last diagnostics."""
-    status = camera.status()
-    pairs = status.values if status is not None else []
-    return Counter({pair.key: int(pair.value) for pair in pairs if pair.value.isdecimal()})
+    values = values_of(camera.status())
+    return Counter({key: int(value) for key, value in values.items() if value.isdecimal()})
 
 
 def feed(camera: Camera, before: Counter[str], faults: Sequence[Fault]) -> Counter[str]:

@@ -27,7 +27,7 @@ from blinking_camera import (
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PointStamped
 from rclpy.qos import QoSProfile
-from ros_graph import Client, NodeProcess, run_node
+from ros_graph import Client, NodeProcess, run_node, values_of
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import ColorRGBA, Header
 from std_srvs.srv import SetBool, Trigger
@@ -166,16 +166,14 @@ def test_a_robot_that_does_not_listen_is_told_of_and_waited_for(domain, client, 
     robot.vanish()
     with driver(domain, tmp_path, adapter=COLOUR_TOPICS, **FAST) as node:
         status = robot.wait_for_status(DiagnosticStatus.ERROR, "nobody listens to /leds/front", node)
-        assert {"LED front": "not known", "commands": "0"}.items() <= {
-            pair.key: pair.value for pair in status.values
-        }.items()
+        assert {"LED front": "not known", "commands": "0"}.items() <= values_of(status).items()
         assert not robot.said, "what was not commanded is not claimed"
         robot.appear()
         robot.wait_for_status(DiagnosticStatus.OK, "the LEDs change at random", node)
         client.wait_until(lambda: robot.said, what=lambda: node.log)
         robot.vanish()
         status = robot.wait_for_status(DiagnosticStatus.ERROR, "nobody listens", node)
-        assert int({pair.key: pair.value for pair in status.values}["refused: failed command"]) >= 2
+        assert int(values_of(status)["refused: failed command"]) >= 2
         count = len(robot.said)
         client.spin_for(0.5)
         assert len(robot.said) == count

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("mujoco")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from ros_graph import new_domain, ros_client, run_node
+from ros_graph import new_domain, ros_client, run_node, values_of
 from sensor_msgs.msg import JointState
 
 from ledpose_ros.leds import stamp_ns
@@ -36,7 +36,7 @@ def test_every_stored_led_state_is_the_one_sent(tmp_path: Path):
         with run_node("ledpose_ros.nodes.simulator", domain, tmp_path / "simulator.log", seen) as simulator:
 
             def samples() -> int:
-                return int({pair.key: pair.value for pair in status[-1].values}["samples"])
+                return int(values_of(status[-1])["samples"])
 
             client.wait_until(
                 lambda: samples() >= SAMPLES, timeout=120, what=lambda: recorder.log + simulator.log

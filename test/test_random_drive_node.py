@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_graph import LAUNCH_PATIENCE, Client, run_node
+from ros_graph import LAUNCH_PATIENCE, Client, run_node, values_of
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -127,8 +127,8 @@ def test_odometry_that_holds_no_pose_is_counted_and_moves_nothing(domain, client
         def is_refused() -> bool:
             broken.publish(nonsense)
             client.spin_for(0.1)
-            values = robot.diagnostics[-1].status[0].values if robot.diagnostics else []
-            return any(pair.key == "refused: malformed odometry" for pair in values)
+            status = robot.diagnostics[-1].status[0] if robot.diagnostics else None
+            return "refused: malformed odometry" in values_of(status)
 
         client.wait_until(is_refused, what=lambda: node.log)
         assert all(np.isfinite(velocity).all() for _, velocity in robot.commands)
