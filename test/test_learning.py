@@ -270,19 +270,6 @@ def test_an_interrupt_ends_training_after_the_step_and_leaves_a_checkpoint(tmp_p
     assert load_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)["step"] == 3
 
 
-def test_guessing_costs_the_same_in_the_log_whatever_states_weigh(tmp_path, monkeypatch):
-    """What is compared with the plateau says nothing of LEDs that weigh less."""
-    write_toy_recording(tmp_path / "toy.h5", 12)
-    trainer = Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", SHORT)
-    trainer.network.train()
-    torch.nn.init.zeros_(trainer.network.fine.head.weight)
-    torch.nn.init.zeros_(trainer.network.fine.head.bias)
-    trainer.step = 3
-    _, parts = trainer.train_step()
-    assert float(parts["leds/fine"]) == pytest.approx(math.log(2))
-    assert float(parts["leds/weighted"]) < 0.5 * math.log(2)
-
-
 def test_mixed_precision_learns_the_same(tmp_path, monkeypatch):
     """bfloat16, of GPUs and some processors, is known to all processors, if slowly."""
     write_toy_recording(tmp_path / "toy.h5", 12)
@@ -565,16 +552,13 @@ def test_bearing_faces_the_leds_that_can_be_told():
     assert torch.all(nothing == 0)
 
 
-def test_crowded_bearings_cost_more_than_spread_ones():
-    angles = torch.arange(16) * 2 * math.pi / 16
-    spread = torch.stack([angles.cos(), angles.sin()], 1)
-    crowded = spread[:1].expand(16, 2)
-    assert float(loss.crowding_loss(crowded)) == pytest.approx(0, abs=1e-5)
-    assert float(loss.crowding_loss(0.9 * spread)) < -1
-    # Bearings of which nothing is known yet are hardly driven about.
-    tiny = (1e-3 * spread).requires_grad_()
-    loss.crowding_loss(tiny + 1e-4).backward()
-    assert tiny.grad is not None and tiny.grad.norm(dim=1).max() < 1
+def test_pairs_ask_which_of_two_pictures_has_the_led_on():
+    states = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+    right, wrong = (torch.tensor([[[sign * 3.0, 9.0]], [[0.0, -9.0]]]) for sign in (1, -1))
+    paired, alone = torch.ones(1), torch.zeros(1)
+    assert float(loss.pair_loss(right, states, paired)) == pytest.approx(math.log(1 + math.exp(-3)))
+    assert float(loss.pair_loss(wrong, states, paired)) == pytest.approx(math.log(1 + math.exp(3)))
+    assert float(loss.pair_loss(wrong, states, alone)) == 0
 
 
 def test_learning_finds_the_toy_robot(tmp_path):

@@ -11,8 +11,6 @@ states of *all* LEDs? It must be all of them: a likelihood in which a cell may i
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,8 +21,6 @@ VISIBILITY_SHARPNESS = 2.0
 """Inverse temperature of Lambda: an LED seen from alpha_k weighs e^2 times one seen edge-on."""
 FACING_SHARPNESS = 3.0
 """Log-odds that an LED seen from alpha_k can be told; edge-on they are even."""
-CROWDING_CONCENTRATION = 8.0
-"""Concentration of the von Mises kernel of `crowding_loss`: 20 degrees wide."""
 
 
 def visibility(bearing: Tensor, led_directions: Tensor) -> Tensor:
@@ -90,16 +86,16 @@ def visibility_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tens
     return (visibility(bearing, led_directions) * cross_entropy.detach()).sum(-1)
 
 
-def pair_loss(logits: Tensor, states: Tensor, weight: Tensor) -> Tensor:
+def pair_loss(logits: Tensor, states: Tensor, pairs: Tensor) -> Tensor:
     """Which picture of a pair has LED k on, where only one has?
 
-    logits and states (2, P, K), weight (P, K) -> mean over states that differ.
+    logits and states (2, P, K), pairs (P,) 0 for what is none -> mean over states that differ, no pairs' too.
     Of one film, the two pictures differ in little but their LEDs: what else there is in them cancels.
     """
     change = states[0] - states[1]
     disagreement = F.softplus(-change * (logits[0] - logits[1]))
     changed = change.abs()
-    return (weight * changed * disagreement).sum() / changed.sum().clamp(min=1)
+    return (pairs[:, None] * changed * disagreement).sum() / changed.sum().clamp(min=1)
 
 
 def told_share(cross_entropy: Tensor, guessing: Tensor) -> Tensor:
@@ -121,22 +117,6 @@ def bearing_loss(bearing: Tensor, told: Tensor, led_directions: Tensor) -> Tenso
     best = told.amax(-1)
     share = told / (best[:, None] + 1e-3)
     return best * F.binary_cross_entropy_with_logits(facing, share, reduction="none").sum(-1)
-
-
-def crowding_loss(bearing: Tensor) -> Tensor:
-    """How crowded bearings (W, 2) are on the circle: mean log of their kernel density, 0 when all agree.
-
-    Robots that move about show all their sides equally often, so bearings are spread evenly. The prior orders
-    them where the same LEDs can be told from a whole sector. A bearing counts by its length: while nothing is
-    known of it yet, the prior must not drive it about.
-    """
-    towards = F.normalize(bearing, dim=1)
-    log_kernel = CROWDING_CONCENTRATION * (towards @ towards.T - 1)
-    log_kernel = log_kernel.masked_fill(
-        torch.eye(len(bearing), dtype=torch.bool, device=bearing.device), -1e4
-    )
-    log_density = log_kernel.logsumexp(1) - math.log(max(1, len(bearing) - 1))
-    return (bearing.detach().norm(dim=1) * log_density).mean()
 
 
 def shift_loss(look: Glance | FineLook, shift: Tensor) -> Tensor:

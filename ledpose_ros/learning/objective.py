@@ -25,7 +25,6 @@ from ledpose_ros.learning.loss import (
     auxiliary_loss,
     bearing_loss,
     coarse_cross_entropy,
-    crowding_loss,
     expected_loss,
     led_cross_entropy,
     location_loss,
@@ -64,8 +63,6 @@ JOINED_SHARE = 0.25
 """Share of the pictures that are joined of two, once windows guide."""
 AUXILIARY_WEIGHT = 0.5
 """Of the LED states told from the whole picture."""
-CROWDING_WEIGHT = 0.2
-"""Of bearings that should be spread evenly."""
 SHIFT_WEIGHT = 0.2
 """Of what is told of a window's displacement."""
 BEARING_WEIGHT = 5
@@ -73,9 +70,6 @@ BEARING_WEIGHT = 5
 noise drowns it at a weight of 1; then all LEDs stay alike for thousands of steps."""
 PAIR_WEIGHT = 4
 """Of the LED states in which pictures next in time differ."""
-UNTOLD_WEIGHT = 0.2
-"""Of an LED's state where it cannot be told, against where it can. Weighed alike, one output learns that any
-LED is lit, and all outputs agree for thousands of steps."""
 ELSEWHERE_SHARE = 0.4
 """Windows without the peer, as a share of those with it."""
 GLANCED_TWO_SHARE = 0.5
@@ -124,7 +118,7 @@ class Objective(nn.Module):
         warm_up: tuple[Tensor, Tensor] | None = None,
         expected: tuple[Tensor, Tensor] | None = None,
         coarse: tuple[Tensor, Tensor, Windows | None] | None = None,
-        fine: tuple[Crops, Tensor, Windows, Tensor, Tensor, Jitter, float] | None = None,
+        fine: tuple[Crops, Tensor, Windows, Tensor, Tensor, Jitter] | None = None,
         glance: tuple[Tensor] | None = None,
     ) -> tuple[Tensor, Parts]:
         """The sum of the losses asked for, by the arguments of the methods of these names."""
@@ -245,7 +239,6 @@ class Objective(nn.Module):
         told: Tensor,
         pairs: Tensor,
         jitter: Jitter,
-        untold_weight: float,
     ) -> tuple[Tensor, Parts]:
         """Loss of the fine network on windows cut at random out of crops around the peer.
 
@@ -300,29 +293,21 @@ class Objective(nn.Module):
         absent = led_cross_entropy(both.presence[batch:], torch.zeros(others, device=device))
         present = led_cross_entropy(look.presence, torch.ones(batch, device=device))
 
-        cross_entropy = led_cross_entropy(look.leds, states)
         trust = windows.trust.clamp(min=0.1)
-        share = told / (told.amax(1, keepdim=True) + 0.05)
-        weight = untold_weight + (1 - untold_weight) * share
         halves = (2, batch // 2, -1)
         parts = {
-            "leds/fine": cross_entropy.mean(),
-            "leds/weighted": (weight * cross_entropy).mean(),
-            "leds/pairs": pair_loss(
-                look.leds.view(halves), states.view(halves), weight[: batch // 2] * pairs[:, None]
-            ),
+            "leds/fine": led_cross_entropy(look.leds, states).mean(),
+            "leds/pairs": pair_loss(look.leds.view(halves), states.view(halves), pairs),
             "bearing/fine": bearing_loss(look.bearing, told, self.led_directions).mean(),
-            "crowding": crowding_loss(look.bearing),
             # Where a robot is that reaches beyond the picture is learned from others, hidden in part: its own
             # window was drawn to what is left of it.
             "shift": (trust * crops.whole * shift_loss(look, shift)).mean(),
             "presence": (trust * present).mean() + (crops.away[:others] * absent).mean(),
         }
         loss = (
-            states.shape[1] * parts["leds/weighted"]  # the sum over LEDs
+            states.shape[1] * parts["leds/fine"]  # the sum over LEDs
             + PAIR_WEIGHT * parts["leds/pairs"]
             + BEARING_WEIGHT * parts["bearing/fine"]
-            + CROWDING_WEIGHT * parts["crowding"]
             + SHIFT_WEIGHT * parts["shift"]
             + 0.3 * parts["presence"]
         )

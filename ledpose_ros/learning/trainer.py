@@ -23,7 +23,7 @@ from ledpose_ros.errors import LedposeError, one_line
 from ledpose_ros.learning.dataset import TrainingSet, batch_indices
 from ledpose_ros.learning.distributed import ALONE, Processes
 from ledpose_ros.learning.network import PeerNetwork
-from ledpose_ros.learning.objective import NARROW, UNTOLD_WEIGHT, WIDE, Objective, Parts
+from ledpose_ros.learning.objective import NARROW, WIDE, Objective, Parts
 from ledpose_ros.learning.windows import (
     Crops,
     Windows,
@@ -59,8 +59,6 @@ LEAST_GLANCES = 800
 """Steps after which a new network for glances aims well enough; before them the fine one goes on glancing."""
 RAMP = 50
 """Steps over which the learning rate rises at the begin of a phase."""
-SETTLED = 0.8
-"""Share of the run after which all LED states weigh alike: probabilities come out right then."""
 TELLING_PERIOD = 500
 """Steps after which it is told anew which LEDs can be told."""
 
@@ -434,7 +432,6 @@ class Trainer:
         paired = beside != indices
         # What is not of a film has any other picture beside it.
         indices = np.concatenate([indices, np.where(paired, beside, random.choice(trusted, len(indices)))])
-        settled = self.adapting or self.step >= SETTLED * self.preset.labelled_steps
         fine = (
             crops.of(indices, self.device),
             self.data.states_of(indices, self.device),
@@ -442,7 +439,6 @@ class Trainer:
             told[indices].to(self.device),
             torch.from_numpy(paired).float().to(self.device),
             WIDE if kind == "align" else NARROW,
-            1.0 if settled else UNTOLD_WEIGHT,
         )
         if kind != "joint":
             return self.objective(fine=fine)
