@@ -247,35 +247,13 @@ class Objective(nn.Module):
         """
         peer, elsewhere = (pixels.float() / 127.5 - 1 for pixels in (crops.peer, crops.elsewhere))
         batch, device = len(states), states.device
-        # Alike for both pictures of a pair.
-        zoom = self._uniform(jitter.octaves, batch // 2).repeat(2)
-        offset = self._uniform(jitter.uv, batch // 2, 2).repeat(2, 1)
-        turn = self._uniform(JITTER_TURN, batch // 2).repeat(2)
-        cosine, sine = turn.cos(), turn.sin()
-        # The window's side in the crop's coordinates, -1..1 across the crop.
-        side = torch.exp2(-zoom) * WINDOW_CELLS / CROP_CELLS
-        matrix = torch.stack(
-            [
-                torch.stack([side * cosine, -side * sine, 2 * side * offset[:, 0]], 1),
-                torch.stack([side * sine, side * cosine, 2 * side * offset[:, 1]], 1),
-            ],
-            1,
-        )
-        grid = F.affine_grid(matrix, [batch, 3, WINDOW_CELLS, WINDOW_CELLS], align_corners=False)
-        # Windows zoomed out have fewer samples than the crop: blend in its half size against aliasing.
-        half = F.grid_sample(F.avg_pool2d(peer, 2), grid, align_corners=False)
-        views = torch.lerp(
-            F.grid_sample(peer, grid, align_corners=False), half, (-zoom).clamp(0, 1).view(-1, 1, 1, 1)
-        )
-        # Where the undisplaced window is, seen from the displaced one.
-        back_u = -cosine * offset[:, 0] - sine * offset[:, 1]
-        back_v = sine * offset[:, 0] - cosine * offset[:, 1]
+        views, shift = self._displaced(peer, jitter)
         both_values = torch.cat([states, told], 1)
         chosen, mirrored = self._mirror_some(torch.cat(both_values.chunk(2), 1))
         chosen = chosen.repeat(2)
         states, told = torch.cat(mirrored.chunk(2, 1)).chunk(2, 1)
         views = torch.where(chosen[:, None, None, None], views.flip(3), views)
-        shift = torch.stack([torch.where(chosen, -back_u, back_u), back_v, zoom], 1)
+        shift = torch.where(chosen[:, None], shift * shift.new_tensor([-1.0, 1.0, 1.0]), shift)
 
         others = math.ceil(ELSEWHERE_SHARE * batch)
         views = augmentation.blur_some(views, COARSEST_CELLS, self.generator)
@@ -312,6 +290,36 @@ class Objective(nn.Module):
             + 0.3 * parts["presence"]
         )
         return loss, _detached(parts)
+
+    def _displaced(self, crops: Tensor, jitter: Jitter) -> tuple[Tensor, Tensor]:
+        """Windows cut at random out of crops (B, 3, H, H), and the peer's shift (B, 3) as in `Glance`.
+
+        Both pictures of a pair, one of each half of the batch, are displaced alike.
+        """
+        batch = len(crops)
+        zoom = self._uniform(jitter.octaves, batch // 2).repeat(2)
+        offset = self._uniform(jitter.uv, batch // 2, 2).repeat(2, 1)
+        turn = self._uniform(JITTER_TURN, batch // 2).repeat(2)
+        cosine, sine = turn.cos(), turn.sin()
+        # The window's side in the crop's coordinates, -1..1 across the crop.
+        side = torch.exp2(-zoom) * WINDOW_CELLS / CROP_CELLS
+        matrix = torch.stack(
+            [
+                torch.stack([side * cosine, -side * sine, 2 * side * offset[:, 0]], 1),
+                torch.stack([side * sine, side * cosine, 2 * side * offset[:, 1]], 1),
+            ],
+            1,
+        )
+        grid = F.affine_grid(matrix, [batch, 3, WINDOW_CELLS, WINDOW_CELLS], align_corners=False)
+        # Windows zoomed out have fewer samples than the crop: blend in its half size against aliasing.
+        half = F.grid_sample(F.avg_pool2d(crops, 2), grid, align_corners=False)
+        views = torch.lerp(
+            F.grid_sample(crops, grid, align_corners=False), half, (-zoom).clamp(0, 1).view(-1, 1, 1, 1)
+        )
+        # Where the undisplaced window is, seen from the displaced one.
+        back_u = -cosine * offset[:, 0] - sine * offset[:, 1]
+        back_v = sine * offset[:, 0] - cosine * offset[:, 1]
+        return views, torch.stack([back_u, back_v, zoom], 1)
 
     def glance(self, images: Tensor) -> tuple[Tensor, Parts]:
         """Loss of the network for glances: it should see at once what the fine network sees in two looks.
