@@ -26,8 +26,6 @@ from ledpose_ros.nodes.compatibility import LOCAL_DISCOVERY
 
 # Seconds; a machine that trains beside the tests starts a node slowly.
 PATIENCE = 40.0
-# So long `ros2 launch` waits for a node's end on SIGINT before it sends SIGTERM.
-LAUNCH_PATIENCE = 5.0
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Domains above 101 reach into Linux's ephemeral ports; 10 per process keep parallel test runs apart.

@@ -37,7 +37,6 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import (
-    LAUNCH_PATIENCE,
     Client,
     NodeProcess,
     end_on_leaving,
@@ -688,7 +687,7 @@ def test_signals_under_load(
         for number in numbers[:-1]:
             os.kill(node.pid, number)
         code, seconds = node.end(numbers[-1])
-    assert code == 0 and seconds < LAUNCH_PATIENCE and "Traceback" not in node.log, node.log
+    assert code == 0 and seconds < 2 and "Traceback" not in node.log, node.log
     names = " and ".join(sorted({number.name for number in numbers}))
     table.add(
         f"{names}{', 10 times at once,' if len(numbers) > 1 else ''} while pictures come at 100 Hz",
@@ -717,6 +716,6 @@ def test_signal_while_a_model_is_loaded(
         camera.client.wait_until(lambda: memory_peak(node) > before + 10e6, what="a model that is loaded")
         assert not answer.done(), "it is still loaded"
         code, seconds = node.end(signal.SIGINT)
-    assert code == 0 and seconds < LAUNCH_PATIENCE and "Traceback" not in node.log, node.log
+    assert code == 0 and seconds < 2 and "Traceback" not in node.log, node.log
     said = f"exit status 0 after {seconds:.1f} s"
     table.add("SIGINT while a model of 40 MB is loaded", 0, 0, said)

@@ -34,7 +34,7 @@ from blinking_camera import (
 )
 from fault_table import FaultTable, fault_table
 from geometry_msgs.msg import PoseStamped
-from ros_graph import LAUNCH_PATIENCE, Client, NodeProcess
+from ros_graph import Client, NodeProcess
 from sensor_msgs.msg import Image, JointState
 
 from ledpose_ros.cli import main
@@ -220,7 +220,7 @@ def test_signals(
         for number in signals[:-1]:
             os.kill(node.pid, number)
         code, seconds = node.end(signals[-1])
-    assert code == 0 and "Traceback" not in node.log and seconds < LAUNCH_PATIENCE, node.log
+    assert code == 0 and "Traceback" not in node.log and seconds < 2, node.log
     (path,) = (tmp_path / "out").iterdir()
     assert path.suffix == ".h5"
     samples, wrong = wrong_samples(path, camera)

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_graph import LAUNCH_PATIENCE, Client, run_node, values_of
+from ros_graph import Client, run_node, values_of
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -100,7 +100,7 @@ def test_it_waits_for_its_start_stays_in_the_arena_and_ends_standing(domain, cli
         client.wait_until(lambda: np.ptp([pose[:2] for pose in robot.poses], axis=0).min() > 0.3)
         client.wait_until(lambda: robot.drives)
         code, seconds = node.end(number)
-        assert code == 0 and seconds < LAUNCH_PATIENCE and "Traceback" not in node.log
+        assert code == 0 and seconds < 2 and "Traceback" not in node.log
         client.wait_until(lambda: not robot.drives, what="the last word is to stand")
     velocities = np.array([velocity for _, velocity in robot.commands])
     assert np.abs(velocities[:, 0]).max() <= 0.5 and np.abs(velocities[:, 2]).max() <= 3.0

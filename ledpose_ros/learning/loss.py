@@ -89,7 +89,7 @@ def visibility_loss(bearing: Tensor, cross_entropy: Tensor, led_directions: Tens
 def pair_loss(logits: Tensor, states: Tensor, pairs: Tensor) -> Tensor:
     """Which picture of a pair has LED k on, where only one has?
 
-    logits and states (2, P, K), pairs (P,) 0 for what is none -> mean over states that differ, no pairs' too.
+    logits and states (2, P, K), pairs (P,) 1, or 0 where they are none -> mean over all states that differ.
     Of one film, the two pictures differ in little but their LEDs: what else there is in them cancels.
     """
     change = states[0] - states[1]
