@@ -5,6 +5,7 @@ A label is worth as much as the word of who switches the LEDs. So a state is sai
 had returned, never while one is under way, and not at all where it is not sure.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class BlinkSettings:
     def check(self, leds: int, camera_rate: float) -> None:
         """Raise `LedposeError` unless a camera of this rate [Hz] sees every state that is held."""
         seen = 1 / camera_rate + 2 * self.guard
+        seen = math.ceil(1000 * seen - 1e-6) / 1000  # as it can be said, so that what is asked for is enough
         if self.hold < seen:
             raise LedposeError(
                 f"hold is {self.hold:g} s, but a state must be held for {seen:g} s to be seen for certain, "

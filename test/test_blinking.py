@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LEDs blink at random, and nothing is said of them that is not so."""
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -244,3 +245,11 @@ def test_times_that_do_not_go_together_are_refused(settings, camera_rate, words)
     with pytest.raises(LedposeError, match=words) as refused:
         settings.check(4, camera_rate)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("camera_rate", [3.0, 4.0, 5.0, 10.0])
+def test_the_hold_that_is_asked_for_is_enough(camera_rate):
+    with pytest.raises(LedposeError) as refused:
+        BlinkSettings(0.5, 0.01, 0.0, 0.05, 0.5).check(4, camera_rate)
+    hold = float(re.search(r"held for (\S+) s", str(refused.value))[1])
+    BlinkSettings(0.5, hold, 0.0, 0.05, 0.5).check(4, camera_rate)

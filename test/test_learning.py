@@ -436,11 +436,12 @@ def test_recordings_follow_each_other_in_memory(tmp_path):
         np.testing.assert_array_equal(getattr(both.pictures[0], name)[3:], getattr(second.pictures[0], name))
 
 
-def test_a_picture_alone_in_its_size_is_refused(tmp_path):
+def test_a_picture_alone_in_its_size_is_learned_from(tmp_path):
     write_toy_recording(tmp_path / "many.h5", 3)
     write_toy_recording(tmp_path / "one.h5", 1, size=(64, 64))
-    with pytest.raises(LedposeError, match=r"one\.h5 has the only picture of 64x64: leave it out"):
-        load_recordings([tmp_path / "many.h5", tmp_path / "one.h5"])
+    data = load_recordings([tmp_path / "many.h5", tmp_path / "one.h5"])
+    phases = tuple(Phase(kind, 2) for kind in ("warm-up", "search", "align", "joint", "glance"))
+    assert Trainer(data, tmp_path / "run", Preset(phases, 1e-3)).run()
 
 
 @pytest.mark.parametrize("refine", [False, True])

@@ -168,8 +168,7 @@ def load_recordings(
     `spill` (default: the system's temporary directory), which vanish with the process. `share` (rank, of how
     many) loads only that part of each recording: training on several processes. `level` says that cameras
     look level and stand, like the peers, on one floor. Raises LedposeError when the recordings are
-    unreadable, empty, or differ in LED names or directions; picture sizes may differ, but no picture may be
-    alone in its size.
+    unreadable, empty, or differ in LED names or directions; picture sizes may differ.
     """
     if not paths:
         raise LedposeError("no recording given: name at least one HDF5 file")
@@ -189,8 +188,6 @@ def load_recordings(
         for (width, height), group in groupby(by_size, key=lambda path: _size(recordings[path])):
             members = list(group)
             count = sum(len(spans[path]) for path in members)
-            if count == 1:  # which batch normalisation cannot learn from
-                raise LedposeError(f"{members[0]} has the only picture of {width}x{height}: leave it out")
             # All of it is allocated at once: joining parts afterwards would need twice the memory.
             part = Pictures(
                 store.allocate((count, height, width, 3)),
@@ -307,7 +304,8 @@ def batch_indices(
 ) -> NDArray[np.int64]:
     """The samples (B,) of one step out of a sorted pool: an epoch goes through all of them, in a new order.
 
-    Each batch lies between two neighbouring `bounds`: its pictures are of one size.
+    Each batch lies between two neighbouring `bounds`: its pictures are of one size. A picture alone comes
+    twice: batch normalisation cannot learn from one.
     """
     parts = [part for part in np.split(pool, np.searchsorted(pool, bounds)) if len(part)]
     sizes = [min(batch_size, len(part)) for part in parts]
@@ -318,5 +316,5 @@ def batch_indices(
         part[random.permutation(len(part))[: count * size].reshape(count, size)]
         for part, size, count in zip(parts, sizes, counts, strict=True)
     ]
-    rows = [row for part in batches for row in part]
+    rows = [row if len(row) > 1 else row.repeat(2) for part in batches for row in part]
     return rows[random.permutation(len(rows))[place]]

@@ -90,7 +90,7 @@ def pair_loss(logits: Tensor, states: Tensor, pairs: Tensor) -> Tensor:
     """Which picture of a pair has LED k on, where only one has?
 
     logits and states (2, P, K), pairs (P,) 1, or 0 where they are none -> mean over all states that differ.
-    Of one film, the two pictures differ in little but their LEDs: what else there is in them cancels.
+    Of one film, the two pictures differ in little but their LEDs, and in colours as far as these are varied.
     """
     change = states[0] - states[1]
     disagreement = F.softplus(-change * (logits[0] - logits[1]))

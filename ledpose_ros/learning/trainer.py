@@ -34,7 +34,7 @@ from ledpose_ros.learning.windows import (
 )
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CHECKPOINT_FORMAT = "ledpose-checkpoint-7"
+CHECKPOINT_FORMAT = "ledpose-checkpoint-8"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
 LOG_PERIOD = 20
@@ -392,7 +392,7 @@ class Trainer:
         return self.windows, self._crops, self.told
 
     def _indices(self, pool: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
-        own_share = max(1, batch_size // self.processes.count)
+        own_share = max(2, batch_size // self.processes.count)  # of one none could be joined
         return batch_indices(np.sort(pool), self.data.bounds, own_share, self.seed, self.step)
 
     def _pictures(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -496,9 +496,9 @@ class Trainer:
                         rate = self.optimizer.param_groups[0]["lr"]
                         progress.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}")
                         log.add_scalar("learning_rate", rate, self.step)
-                        told = {"loss": loss} | {name: float(part) for name, part in parts.items()}
-                        for name, value in told.items():
-                            log.add_scalar(name, value, self.step)
+                        log.add_scalar("loss", loss, self.step)
+                        for name, part in parts.items():
+                            log.add_scalar(name, value := float(part), self.step)
                             before = self.metrics.get(name, value)
                             self.metrics[name] = before + METRIC_PACE * (value - before)
                     if self.step % SAVE_PERIOD == 0:

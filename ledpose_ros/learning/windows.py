@@ -337,10 +337,10 @@ def told_leds(
     them apart: both states then agree with it half of the time. Over a clip, in which the robot hardly turns
     while its LEDs blink, only one of them keeps agreeing.
 
-    An LED that is hard to see is told last, and what is told weighs most: where it is on the camera's side,
-    others that can be told from there as well would be taken for what is seen, and it would never be learned.
-    But robots that move about show all their sides equally often, so what is told of each LED counts as a
-    multiple of what is told of it on average.
+    An LED that is hard to see is told last: where it is on the camera's side, others that can be told from
+    there as well would be taken for what is seen, and bearings would turn to them. But robots that move about
+    show all their sides equally often, so what is told of each LED counts as a multiple of what is told of it
+    on average.
     """
     network.eval()
     margin = (CROP_CELLS - WINDOW_CELLS) // 2
