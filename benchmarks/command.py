@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.recordings import DEFAULT_DIRECTORY
-from ledpose_ros.cli import BAD_INPUT, INTERRUPTED
-from ledpose_ros.errors import LedposeError, system_error
+from ledpose_ros.errors import BAD_INPUT, INTERRUPTED, LedposeError, system_error
 
 
 def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:

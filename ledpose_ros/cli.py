@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ledpose_ros import __version__
-from ledpose_ros.errors import LedposeError, system_error
+from ledpose_ros.errors import BAD_INPUT, INTERRUPTED, UNREAD, LedposeError, system_error
 
 COMMANDS = (
     "demo",
@@ -46,10 +46,6 @@ EXTRAS = {
     "sim": ("mujoco",),
     "gpio": ("gpiozero",),
 }
-
-BAD_INPUT = 2
-# What shells report of a program ended by SIGINT, and by SIGPIPE.
-INTERRUPTED, UNREAD = 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that is meant for the user's eyes, and others in words."""
+"""The one exception that is meant for the user's eyes, others in words, and how commands end with them."""
+
+BAD_INPUT = 2
+# What shells report of a program ended by SIGINT, and by SIGPIPE.
+INTERRUPTED, UNREAD = 130, 141
 
 
 class LedposeError(ValueError):

@@ -4,6 +4,7 @@
 import errno
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -255,9 +256,10 @@ def test_numbers_that_are_none_stop_training_before_they_spoil_the_checkpoint(tm
     assert all(weight.isfinite().all() for weight in weights.values())
 
 
-def test_an_interrupt_ends_training_after_the_step_and_leaves_a_checkpoint(tmp_path, monkeypatch):
-    write_toy_recording(tmp_path / "toy.h5", 12)
-    trainer = Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", SHORT)
+def test_an_interrupt_ends_training_after_the_step_and_leaves_a_checkpoint(tmp_path, monkeypatch, capsys):
+    recording = tmp_path / "toy.h5"
+    write_toy_recording(recording, 12)
+    trainer = Trainer(load_recordings([recording]), tmp_path / "run", SHORT)
     calculate = Trainer._loss
 
     def interrupted(trainer: Trainer) -> tuple[torch.Tensor, dict]:
@@ -268,6 +270,10 @@ def test_an_interrupt_ends_training_after_the_step_and_leaves_a_checkpoint(tmp_p
     monkeypatch.setattr(Trainer, "_loss", interrupted)
     assert not trainer.run()
     assert load_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)["step"] == 3
+    # What would follow in a script must not take the model for a finished one.
+    assert main(["train", str(recording), "-o", str(tmp_path / "command"), "--steps", "5"]) == 130
+    assert "Stopped at step 3 of 5; continue with --resume." in capsys.readouterr().out
+    assert (tmp_path / "command" / "model.onnx").is_file()
 
 
 def test_mixed_precision_learns_the_same(tmp_path, monkeypatch):
@@ -640,6 +646,13 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys, monkeypatch):
     assert main(["train", str(recording), "-o", str(run), "--steps", "2", "--resume"]) == 2
     assert "all 2 steps are done already" in capsys.readouterr().err
     assert (run / "model.onnx").read_bytes() == model
+    # Whatever ended the run before its last model and report were written, they can still be had.
+    (run / "report.html").unlink()
+    assert main(["train", str(recording), "-o", str(run), "--steps", "2", "--resume"]) == 0
+    assert (run / "report.html").is_file() and (run / "model.onnx").read_bytes() == model
+    shutil.copy(again / "model.onnx", run / "model.onnx")  # of another step
+    assert main(["train", str(recording), "-o", str(run), "--steps", "2", "--resume"]) == 0
+    assert PeerEstimator(run / "model.onnx").metadata.training["step"] == 2
     resumed = ["train", str(recording), "-o", str(again), "--steps", "1", "--resume"]
     assert main(resumed) == 2  # without --init, which chose another preset
     assert "had preset joint 1, glance 0; learning rate 0.0005, this one has" in capsys.readouterr().err
@@ -650,6 +663,10 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys, monkeypatch):
         (["-o", str(tmp_path / "file")], "file is a file, not a folder"),
         (["-o", str(again / "2"), "--preset", "glance"], "preset glance goes on from a model: add --init"),
         (["-o", str(again / "2"), "--resume"], "there is nothing to resume"),
+        (
+            ["-o", str(again / "2"), "--preset", "glance", "--init", str(run / "model.onnx")],
+            "--steps 1: the network for glances needs 800, since",
+        ),
     ):
         assert main(["train", str(recording), "--steps", "1", *options]) == 2
         error = capsys.readouterr().err

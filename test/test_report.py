@@ -230,7 +230,7 @@ def test_the_page_stands_by_itself(reported: Callable[..., Report]) -> None:
     assert len(pictures) == 3
     for picture in pictures:
         assert decode_image(base64.b64decode(picture)).std() > 5
-    assert "<robots>" not in page and "toys &amp; &lt;robots&gt;.h5: 20 pictures" in page
+    assert "<robots>" not in page and "toys &amp; &lt;robots&gt;.h5: 20 pictures of 240 x 136" in page
     for fact in ("own: warm-up 40, joint 60", "99 of 100", "random weights"):
         assert fact in page
     assert "Against the truth" not in page

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ledpose_ros.errors import LedposeError
+from ledpose_ros.errors import INTERRUPTED, LedposeError
+from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.geometry import wrap_angle
 from ledpose_ros.model_metadata import ModelMetadata
 from ledpose_ros.paths import check_folder
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from ledpose_ros.learning.dataset import load_recordings
     from ledpose_ros.learning.distributed import processes
     from ledpose_ros.learning.export import load_onnx
-    from ledpose_ros.learning.report import write_report
+    from ledpose_ros.learning.report import REPORT_NAME, write_report
     from ledpose_ros.learning.trainer import (
         CHECKPOINT_NAME,
         LEAST_GLANCES,
@@ -132,29 +133,36 @@ def run(args: argparse.Namespace) -> int:
         raise LedposeError(
             f"{checkpoint} exists: add --resume to continue that run or choose another directory"
         )
-    if args.resume:
-        if not checkpoint.exists():
-            raise LedposeError(
-                f"{checkpoint} does not exist: there is nothing to resume, start without --resume"
-            )
-        load_checkpoint(checkpoint)  # or say why not, before all recordings are decoded
+    if args.resume and not checkpoint.exists():
+        raise LedposeError(f"{checkpoint} does not exist: there is nothing to resume, start without --resume")
+    # Said, if it cannot be read, before all recordings are decoded.
+    adapting = load_checkpoint(checkpoint)["adapting"] if args.resume else args.init is not None
+    model, report = args.output / MODEL_NAME, args.output / REPORT_NAME
     with processes(args.device) as (group, device):
         if group.first:
-            check_recordings(args.recordings, from_nothing=args.init is None)
+            check_recordings(args.recordings, from_nothing=not adapting)
         args.output.mkdir(parents=True, exist_ok=True)
         # Refused, if so, before all recordings are decoded.
         initial, metadata = load_onnx(args.init) if args.init else (None, None)
         if metadata is not None:
             with Recording(args.recordings[0]) as first:
                 check_same_leds(args.init, metadata, first.info)
+        in_vain = not preset.labelled_steps and preset.steps < LEAST_GLANCES
+        if in_vain and initial is not None and not initial.glances:
+            raise LedposeError(
+                f"--steps {preset.steps}: the network for glances needs {LEAST_GLANCES}, "
+                f"since {args.init} has none"
+            )
         data = load_recordings(args.recordings, args.output, (group.rank, group.count), args.level)
         trainer = Trainer(
             data, args.output, preset, seed=args.seed, device=device, initial=initial, processes=group
         )
         if args.resume:
             trainer.resume()
-            if trainer.step == preset.steps and (args.output / MODEL_NAME).exists():
-                raise LedposeError(f"all {preset.steps} steps are done already: start a new directory")
+        # The model may have been calibrated since.
+        exported = trainer.step == preset.steps and _is_of_step(preset.steps, model)
+        if exported and report.exists():
+            raise LedposeError(f"all {preset.steps} steps are done already: start a new directory")
         images = sum(group.gather(len(data)))
         if group.first:
             print(f"Training on {images} images, preset {name}.")
@@ -168,11 +176,20 @@ def run(args: argparse.Namespace) -> int:
             return 0
     if not finished:
         print(f"Stopped at step {trainer.step} of {preset.steps}; continue with --resume.")
-    model = args.output / MODEL_NAME
-    export_checkpoint(load_checkpoint(checkpoint), model)
-    print(f"Wrote {model}. It has no scale yet: run `ledpose calibrate` on a picture of known distance.")
-    report = write_report(args.output, model, args.recordings)
-    print(f"Wrote {report.path}, which tells how it went.")
-    for warning in report.warnings:
+    if not exported:
+        report.unlink(missing_ok=True)  # so that none is of another model
+        export_checkpoint(load_checkpoint(checkpoint), model)
+        print(f"Wrote {model}. It has no scale yet: run `ledpose calibrate` on a picture of known distance.")
+    written = write_report(args.output, model, args.recordings)
+    print(f"Wrote {written.path}, which tells how it went.")
+    for warning in written.warnings:
         print(warning)
-    return 0
+    return 0 if finished else INTERRUPTED
+
+
+def _is_of_step(step: int, model: Path) -> bool:
+    """Whether there is such a model that can be read."""
+    try:
+        return PeerEstimator(model).metadata.training.get("step") == step
+    except LedposeError:
+        return False

@@ -229,10 +229,10 @@ def _facts(state: dict[str, Any], log: Log, recordings: Sequence[Recording], sof
     for recording in recordings:
         # Recordings of other folders may bear the same name.
         known = [digest[:12] for name, digest in state["digests"] if name == recording.path.name]
-        words = f"{recording.path.name}: {len(recording)} pictures, SHA-256 {' or '.join(known) or 'unknown'}"
+        pictures = f"{len(recording)} pictures of {recording.info.width} x {recording.info.height}"
+        words = f"{recording.path.name}: {pictures}, SHA-256 {' or '.join(known) or 'unknown'}"
         rows.append(("recording", words))
     rows += [
-        ("pictures", f"{sum(map(len, recordings))} of {' x '.join(map(str, state['input_size']))}"),
         ("LEDs", ", ".join(state["led_names"])),
         ("started from", "a model" if state["adapting"] else "random weights"),
         ("preset", f"{name}: {in_words(preset)}"),
