@@ -35,7 +35,7 @@ from ledpose_ros.geometry import distance_from_scale, pixel_rays
 from ledpose_ros.learning import mixed_precision, objective, trainer, windows
 from ledpose_ros.learning import network as networks
 from ledpose_ros.learning.dataset import TrainingSet, load_recordings
-from ledpose_ros.learning.network import PeerNetwork, image_pyramid
+from ledpose_ros.learning.network import WINDOW_CELLS, PeerNetwork, image_pyramid
 from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, Phase, Preset, Trainer
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import Calibration
@@ -101,6 +101,7 @@ PARTS: dict[str, tuple[Change, ...]] = {
     "auxiliary classifier": ((objective, "AUXILIARY_WEIGHT", 0.0),),
     "known displacements": ((objective, "SHIFT_WEIGHT", 0.0),),
     "weighty bearings": ((objective, "BEARING_WEIGHT", 1.0),),
+    "blurred windows": ((objective, "COARSEST_CELLS", WINDOW_CELLS - 1),),
     "pairs": ((objective, "PAIR_WEIGHT", 0.0),),
     "hidden parts": ((objective, "HIDDEN_SHARE", 0.0),),
     "parts elsewhere": ((windows, "PARTS", 0.0),),

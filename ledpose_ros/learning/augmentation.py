@@ -130,6 +130,15 @@ def random_view(batch: int, generator: torch.Generator, shrunk: float = 0.0) -> 
     return View(share, centre * (1 - share).abs()[:, None])
 
 
+def blur_some(images: Tensor, coarsest: int, generator: torch.Generator) -> Tensor:
+    """Half of the images (B, 3, H, H) with the detail of a smaller side, of `coarsest` to H samples."""
+    side = images.shape[-1]
+    fewer = int(torch.randint(coarsest, side, (), generator=generator, device=generator.device))
+    half = len(images) // 2
+    small = F.interpolate(images[:half], size=(fewer, fewer), mode="bilinear", antialias=True)
+    return torch.cat([F.interpolate(small, size=(side, side), mode="bilinear"), images[half:]])
+
+
 def hide_some(images: Tensor, share: float, deepest: float, generator: torch.Generator) -> Tensor:
     """A share of the images (B, 3, H, H) hidden up to `deepest` sides from their left, right or lower edge.
 

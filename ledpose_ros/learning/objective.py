@@ -53,6 +53,8 @@ from ledpose_ros.learning.windows import Crops, Windows
 
 JITTER_TURN = 0.1
 """Rotation of training windows [rad]: floors and cameras are not perfectly level."""
+COARSEST_CELLS = 32
+"""Side [samples] to which windows are blurred at most: near robots teach what far ones look like."""
 HIDDEN_SHARE = 0.3
 """Share of the windows that are hidden in part."""
 HIDDEN = 0.5
@@ -254,6 +256,7 @@ class Objective(nn.Module):
         shift = torch.where(chosen[:, None], shift * shift.new_tensor([-1.0, 1.0, 1.0]), shift)
 
         others = math.ceil(ELSEWHERE_SHARE * batch)
+        views = augmentation.blur_some(views, COARSEST_CELLS, self.generator)
         seen = augmentation.vary_colours(torch.cat([views, elsewhere[:others]]), self.generator)
         # Windows without the peer are hidden as often, else a straight edge would tell of a peer.
         seen = torch.cat(
