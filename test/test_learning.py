@@ -258,7 +258,7 @@ def test_numbers_that_are_none_stop_training_before_they_spoil_the_checkpoint(tm
 
 def test_an_interrupt_ends_training_after_the_step_and_leaves_a_checkpoint(tmp_path, monkeypatch, capsys):
     recording = tmp_path / "toy.h5"
-    write_toy_recording(recording, 12)
+    write_toy_recording(recording, 50)
     trainer = Trainer(load_recordings([recording]), tmp_path / "run", SHORT)
     calculate = Trainer._loss
 
