@@ -46,10 +46,10 @@ class BlinkSettings:
     def check(self, leds: int, camera_rate: float) -> None:
         """Raise `LedposeError` unless a camera of this rate [Hz] sees every state that is held."""
         seen = 1 / camera_rate + 2 * self.guard
-        seen = math.ceil(1000 * seen - 1e-6) / 1000  # as it can be said, so that what is asked for is enough
-        if self.hold < seen:
+        if self.hold < seen - 1e-9:
+            asked = math.ceil(1000 * seen - 1e-6) / 1000  # enough, however it is rounded
             raise LedposeError(
-                f"hold is {self.hold:g} s, but a state must be held for {seen:g} s to be seen for certain, "
+                f"hold is {self.hold:g} s, but a state must be held for {asked:g} s to be seen for certain, "
                 f"one picture at {camera_rate:g} Hz and twice led_guard: raise hold to this"
             )
         change = 1 / (leds * self.rate)

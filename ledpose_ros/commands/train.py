@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from ledpose_ros.errors import INTERRUPTED, LedposeError
-from ledpose_ros.estimator import PeerEstimator
 from ledpose_ros.geometry import wrap_angle
 from ledpose_ros.model_metadata import ModelMetadata
 from ledpose_ros.paths import check_folder
@@ -189,6 +188,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _is_of_step(step: int, model: Path) -> bool:
     """Whether there is such a model that can be read."""
+    from ledpose_ros.estimator import PeerEstimator
+
     try:
         return PeerEstimator(model).metadata.training.get("step") == step
     except LedposeError:
