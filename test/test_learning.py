@@ -524,6 +524,28 @@ def test_clips_average_neighbours_and_nothing_else(tmp_path):
     torch.testing.assert_close(_averaged_over_clips(values, data, apart), values)
 
 
+@pytest.mark.parametrize("found", [1.0, 0.6])
+def test_pictures_that_are_no_film_are_not_averaged(tmp_path, found):
+    """A robot that stands on one of four places: by chance in each picture, or for six pictures each.
+
+    Elsewhere than `found`, windows are anywhere, and hardly trusted.
+    """
+    write_toy_recording(tmp_path / "toy.h5", 120)
+    data = load_recordings([tmp_path / "toy.h5"])
+    random = np.random.default_rng(0)
+    values = torch.from_numpy(random.random((120, 1))).float()
+    places = np.array([[20.0, 20], [100, 20], [20, 80], [100, 80]])
+    lost = random.random(120) > found
+    trust = np.where(lost, 0.1, 1.0).astype(np.float32)
+    by_chance, film = (
+        toy_windows(np.where(lost[:, None], random.uniform(0, 100, (120, 2)), places[chosen]), trust)
+        for chosen in (random.integers(4, size=120), np.arange(120) // 6 % 4)
+    )
+    torch.testing.assert_close(_averaged_over_clips(values, data, by_chance), values)
+    averaged = _averaged_over_clips(values, data, film)
+    assert averaged[~lost].std() < 0.75 * values[~lost].std()
+
+
 def test_an_led_that_is_hard_to_see_is_told_where_it_is_on_the_side_that_is_shown():
     """Half of the pictures show front and left, half back and left; little is told of the front anywhere."""
     told = torch.tensor([[0.15, 0.5, 0.02, 0.0], [0.02, 0.5, 0.9, 0.0]]).repeat(10, 1)

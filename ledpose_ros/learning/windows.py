@@ -64,7 +64,7 @@ TRUSTED = 0.5
 """Trust from which on a window is learned from."""
 CLIP = (0.4, 0.7, 0.5)
 """How far pictures of a clip may lie apart to be averaged: time [s], place [sides], size [octaves]; standard
-deviations. Pictures that are not a film have nothing near them and stay as they are."""
+deviations."""
 BALANCED = 4.0
 """Factor by which an LED that is told seldom counts more at most, and one told often less: the first
 may be on a side that is never shown."""
@@ -72,6 +72,10 @@ NEXT_PICTURE = 0.5
 """Seconds within which a peer has hardly moved: the picture before or after tells where it may be."""
 CLIP_NEIGHBOURS = 8
 """Pictures before and after that are looked at for it."""
+FILM = 1.5
+"""How many times nearer than by chance the pictures of a film are."""
+CHANCES = 32
+"""Pictures farther off in the recording with which each is compared for what is near by chance."""
 SURE_BEARING = 0.5
 """Length of a bearing from which on it is believed."""
 WAVE_DOUBT = 500.0
@@ -215,15 +219,28 @@ def pictures_beside(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
     return _surer_neighbours(windows, data, TRUSTED)
 
 
-def _apart(windows: Windows, data: TrainingSet, one: NDArray[np.int64], other: NDArray[np.int64]) -> Tensor:
-    """How far images lie apart in time, place and size: squares, in units of CLIP, (B,)."""
-    time, place, size = CLIP
-    side = window_side(windows.log2_scale)
-    return (
-        torch.from_numpy(((data.seconds[other] - data.seconds[one]) / time) ** 2)
-        + ((windows.uv[other] - windows.uv[one]) / (place * side[one, None])).square().sum(1)
-        + ((windows.log2_scale[other] - windows.log2_scale[one]) / size).square()
-    )
+def _nearness(windows: Windows, one: NDArray[np.int64], other: NDArray[np.int64]) -> Tensor:
+    """How near in place and size (CLIP) the windows of two images are, 0..1 (B,)."""
+    _, place, size = CLIP
+    side = window_side(windows.log2_scale[one])[:, None]
+    moved = ((windows.uv[other] - windows.uv[one]) / (place * side)).square().sum(1)
+    grown = ((windows.log2_scale[other] - windows.log2_scale[one]) / size).square()
+    return torch.exp(-(moved + grown) / 2)
+
+
+def _mean_nearness(windows: Windows, one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+    """The mean over pairs of images, which counts sure windows more."""
+    trust = windows.trust[one] * windows.trust[other]
+    return float((trust * _nearness(windows, one, other)).sum() / trust.sum().clamp(min=1e-6))
+
+
+def _nearness_by_chance(windows: Windows, recording: NDArray[np.int64]) -> float:
+    """Mean nearness of images of a recording that are not next in time; 0 of one too short to tell."""
+    nearest, farthest = CLIP_NEIGHBOURS + 1, len(recording) - CLIP_NEIGHBOURS - 1
+    if farthest < nearest:
+        return 0.0
+    steps = np.unique(np.linspace(nearest, farthest, CHANCES).astype(int))
+    return float(np.mean([_mean_nearness(windows, recording, np.roll(recording, step)) for step in steps]))
 
 
 def _on_floor(windows: Windows, data: TrainingSet) -> Windows:
@@ -363,14 +380,22 @@ def _balanced(told: Tensor, windows: Windows) -> Tensor:
 
 
 def _averaged_over_clips(values: Tensor, data: TrainingSet, windows: Windows) -> Tensor:
-    """Values (N, K) averaged with weights that fall with the difference in time, place and size (CLIP)."""
-    total, weights = torch.zeros_like(values), torch.zeros(len(values), 1)
-    here = np.arange(len(values))
-    for step in range(-CLIP_NEIGHBOURS, CLIP_NEIGHBOURS + 1):
-        there = np.clip(here + step, 0, len(here) - 1)
-        same = (data.recording[there] == data.recording[here]) & (there == here + step)
-        near = torch.exp(-_apart(windows, data, here, there) / 2)
-        weight = (near * torch.from_numpy(same)).float()[:, None]
-        total += weight * values[there]
-        weights += weight
+    """Values (N, K) averaged with weights that fall with the difference in time, place and size (CLIP).
+
+    Pictures that are no nearer than by chance are no film, and stay as they are: where the robot is that was
+    there before, it has another bearing.
+    """
+    total, weights = values.clone(), torch.ones(len(values), 1)
+    seconds = torch.from_numpy(data.seconds)
+    for recording in (np.flatnonzero(data.recording == number) for number in np.unique(data.recording)):
+        by_chance = _nearness_by_chance(windows, recording)
+        for step in range(1, min(CLIP_NEIGHBOURS, len(recording) - 1) + 1):
+            before, after = recording[:-step], recording[step:]
+            if _mean_nearness(windows, before, after) <= FILM * by_chance:
+                continue
+            soon = torch.exp(-((seconds[after] - seconds[before]) / CLIP[0]).square() / 2)
+            for one, other in ((before, after), (after, before)):
+                weight = (_nearness(windows, one, other) * soon).float()[:, None]
+                total[one] += weight * values[other]
+                weights[one] += weight
     return total / weights
