@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.adaptation import KnownDistance, adapt_and_score, split
+from benchmarks import adaptation
 from benchmarks.bias import bias_tables, distance_bias, plot_bias, position_bias
 from benchmarks.command import benchmark_parser, new_file, run_command, verdict
 from benchmarks.degradations import DEGRADATIONS
@@ -354,12 +354,14 @@ def coverage_section(coverages: Mapping[str, Mapping[int, NDArray[np.float64]]])
     )
 
 
-def adaptation_section(rows: Mapping[str, Metrics], mean: Metrics) -> str:
+def adaptation_section(rows: Mapping[str, Metrics]) -> str:
     """Rows of another robot."""
-    table = text_table(
-        TITLES, {**{name: row_of(row) for name, row in rows.items()}, "mean predictor": row_of(mean)}
+    return "\n".join(
+        [
+            "== Another robot: scored on the second half, adapted to the first by LED states alone",
+            adaptation.table(rows),
+        ]
     )
-    return f"== Another robot: scored on the second half, adapted to the first by LED states alone\n{table}"
 
 
 def as_json(value: Any) -> Any:
@@ -396,19 +398,16 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="RECORDING",
         help="with ground truth: adapt to its first half, score on its second",
     )
-    other.add_argument("--calibration", type=Path, metavar="PICTURE", help="of the other robot")
-    other.add_argument("--distance", type=float, metavar="M", help="its range in the picture [m]")
-    other.add_argument("--focal-length", type=float, metavar="PX", help="of the picture's camera, in pixels")
-    other.add_argument(
-        "--reference", type=float, nargs=2, metavar=("U", "V"), help="the reference point in the picture [px]"
-    )
-    other.add_argument("--level", action="store_true", help="its camera is level, as for `ledpose train`")
+    adaptation.add_options(other)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print."""
-    known = _known_distance(args)
+    known = adaptation.KnownDistance.of(args)
+    for option in ("calibration", "level"):
+        if getattr(args, option) and not args.other:
+            raise LedposeError(f"--{option} is for another robot: give its recording with --other")
     for model in args.models:
         # Better told now than after an hour.
         if PeerEstimator(model).metadata.calibration is None:
@@ -420,7 +419,7 @@ def run(args: argparse.Namespace) -> None:
     halves = None
     if args.other:
         with Recording(args.other) as recording:
-            halves = split(recording, args.data)
+            halves = adaptation.split(recording, args.data)
     names = names_of(args.models)
     with ExitStack() as files:
         bench = Bench(args.data, files)
@@ -435,12 +434,15 @@ def run(args: argparse.Namespace) -> None:
     summary = {"models": results, "mean predictor": mean}
     _write(summary, args.json)
     if halves is not None:
+        options = ["--level"] if args.level else []
         rows: dict[str, Metrics] = {}
         for name, model in zip(names, args.models, strict=True):
-            found, mean_of_other = adapt_and_score(model, *halves, known, args.level)
-            rows |= {f"{name}, {how}": row for how, row in found.items()}
-        print(f"\n{adaptation_section(rows, mean_of_other)}")
-        _write({**summary, "other robot": {**rows, "mean predictor": mean_of_other}}, args.json)
+            as_it_is = adaptation.evaluate_calibrated(model, model, halves[1], known)
+            rows[f"{name}, as it is"] = as_it_is.model
+            rows[f"{name}, adapted"] = adaptation.evaluate_adapted(model, halves, known, options).model
+        rows["mean predictor"] = as_it_is.mean
+        print(f"\n{adaptation_section(rows)}")
+        _write({**summary, "other robot": rows}, args.json)
 
 
 def _write(summary: Mapping[str, Any], path: Path | None) -> None:
@@ -448,20 +450,6 @@ def _write(summary: Mapping[str, Any], path: Path | None) -> None:
     if path is not None:
         path.write_text(json.dumps(as_json(summary), indent=1) + "\n", encoding="utf-8")
         print(f"Wrote {path}.")
-
-
-def _known_distance(args: argparse.Namespace) -> KnownDistance | None:
-    if (args.calibration is None) != (args.distance is None):
-        raise LedposeError("a calibration needs both the --calibration picture and its --distance")
-    for option in ("calibration", "level"):
-        if getattr(args, option) and not args.other:
-            raise LedposeError(f"--{option} is for another robot: give its recording with --other")
-    if args.calibration is None:
-        if args.focal_length is not None or args.reference is not None:
-            raise LedposeError("--focal-length and --reference tell of the --calibration picture: give that")
-        return None
-    reference = None if args.reference is None else tuple(args.reference)
-    return KnownDistance(args.calibration, args.distance, args.focal_length, reference)
 
 
 if __name__ == "__main__":

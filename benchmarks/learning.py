@@ -15,12 +15,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,14 +25,13 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import as_json
 from benchmarks.command import benchmark_parser, new_file, run_command
+from benchmarks.parts import PARTS, left_out, part_names
 from benchmarks.recordings import TEST, leds_in_view, provide
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import COLUMNS, Predictions, score, text_table, truth
 from ledpose_ros.geometry import distance_from_scale, pixel_rays
-from ledpose_ros.learning import mixed_precision, objective, trainer, windows
-from ledpose_ros.learning import network as networks
 from ledpose_ros.learning.dataset import TrainingSet, load_recordings
-from ledpose_ros.learning.network import WINDOW_CELLS, PeerNetwork, image_pyramid
+from ledpose_ros.learning.network import PeerNetwork, image_pyramid
 from ledpose_ros.learning.trainer import CHECKPOINT_NAME, PRESETS, Phase, Preset, Trainer
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import Calibration
@@ -67,16 +63,12 @@ def mean_under_attention(network: PeerNetwork, images: torch.Tensor) -> Answer:
     return uv, (attention * maps.log2_scale()).sum((1, 2, 3)), bearing, leds
 
 
-Change = tuple[ModuleType, str, Any]
-"""What is different in the trainer: the module, the name, the value."""
-
-
 class Method(NamedTuple):
     """A way to learn: its preset, given the minutes there are, and how its network answers."""
 
     preset: Callable[[float], Preset]
     answer: Callable[[PeerNetwork, torch.Tensor], Answer]
-    changes: tuple[Change, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 def preset_cpu(minutes: float) -> Preset:
@@ -94,44 +86,22 @@ OURS = "ours"
 PLAIN = "plain expected loss"
 BOTH = (OURS, PLAIN)
 WITHOUT = f"{OURS} without "
-PARTS: dict[str, tuple[Change, ...]] = {
-    "local contrast": ((networks, "local_contrast", networks.standardise),),
-    "dark first": ((trainer, "DARKEST", 1.0),),
-    "films": ((windows, "NEXT_PICTURE", 0.0), (windows, "CLIP_NEIGHBOURS", 0)),
-    "auxiliary classifier": ((objective, "AUXILIARY_WEIGHT", 0.0),),
-    "known displacements": ((objective, "SHIFT_WEIGHT", 0.0),),
-    "weighty bearings": ((objective, "BEARING_WEIGHT", 1.0),),
-    "blurred windows": ((objective, "COARSEST_CELLS", WINDOW_CELLS - 1),),
-    "pairs": ((objective, "PAIR_WEIGHT", 0.0),),
-    "hidden parts": ((objective, "HIDDEN_SHARE", 0.0),),
-    "parts elsewhere": ((windows, "PARTS", 0.0),),
-    "shrunk pictures": ((objective, "SHRUNK", 0.0),),
-    "joined pictures": ((objective, "JOINED_SHARE", 0.0),),
-    "depths alike from all sides": ((windows, "WAVE_DOUBT", 1e12),),
-    "averaged weights": ((trainer, "AVERAGE_SHARE", 0.0),),
-    "balanced LEDs": ((windows, "BALANCED", 1.0),),
-    "bfloat16": ((mixed_precision, "has_bfloat16", lambda device: False),),
-}
-"""Parts of ours that can be left out, and what is different in the trainer then."""
 
 
 def method_named(name: str) -> Method:
-    """Ours, the plain loss or `ours without PART, PART`; ValueError for any other name."""
+    """Ours, the plain loss or `ours without PART, PART`, for argparse; any other name is refused."""
     if name == PLAIN:
         return Method(plain_loss, mean_under_attention)
-    parts = [] if name == OURS else name.removeprefix(WITHOUT).split(", ")
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise ValueError(f"'{unknown[0]}' is neither '{OURS}' nor '{PLAIN}' nor, after '{WITHOUT}', a part")
-    return Method(preset_cpu, best_peak, tuple(change for part in parts for change in PARTS[part]))
+    if name != OURS and not name.startswith(WITHOUT):
+        raise argparse.ArgumentTypeError(f"'{name}' is neither '{OURS}', '{PLAIN}' nor '{WITHOUT}PART'")
+    return Method(
+        preset_cpu, best_peak, tuple([] if name == OURS else part_names(name.removeprefix(WITHOUT)))
+    )
 
 
 def method_argument(name: str) -> str:
-    """A method's name, for argparse."""
-    try:
-        method_named(name)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; parts are {', '.join(PARTS)}") from error
+    """The name itself, for argparse, if there is such a method."""
+    method_named(name)
     return name
 
 
@@ -175,11 +145,9 @@ def learn(
 
     It goes on from the checkpoint `begun`, if given, and ends after `minutes` or, if given, `steps`.
     """
-    preset, answer, changes = method_named(method)
+    preset, answer, without = method_named(method)
     rows: list[tuple[float, Metrics]] = []
-    with TemporaryDirectory() as folder, ExitStack() as changed:
-        for module, name, value in changes:
-            changed.enter_context(patch.object(module, name, value))
+    with TemporaryDirectory() as folder, left_out(without):
         directory = keep or Path(folder)
         directory.mkdir(parents=True, exist_ok=True)
         training = Trainer(data, directory, preset(minutes), seed=seed)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks compute, on a handful of numbers; the benchmarks themselves take minutes."""
 
+import argparse
 import dataclasses
 import json
 import math
@@ -24,7 +25,7 @@ pytest.importorskip("onnx")
 import onnx
 import torch
 
-from benchmarks import accuracy, adaptation, bias, decoder, learning, loading, recordings
+from benchmarks import accuracy, adaptation, bias, decoder, learning, loading, parts, recordings
 from benchmarks.degradations import DEGRADATIONS
 from ledpose_ros.learning.network import PeerNetwork
 from ledpose_ros.learning.trainer import load_checkpoint
@@ -190,6 +191,33 @@ def test_a_recording_is_split_into_a_half_without_and_a_half_with_ground_truth(t
             assert np.array_equal(second.ground_truth().pose, whole.ground_truth().pose[2:])
             assert np.array_equal(second.encoded_image(0), whole.encoded_image(2))
             assert np.array_equal(first.led_states, whole.led_states[:2])
+
+
+def test_a_model_is_adapted_to_one_half_and_scored_on_the_other(tmp_path, capsys):
+    path = tmp_path / "toy.h5"
+    write_toy_recording(path, count=101, with_ground_truth=True)
+    words = [str(path), "--exchanged", "--steps", "2", "--seed", "1"]
+    adaptation.run(adaptation.make_parser().parse_args(words))
+    *_, as_it_is, adapted, mean = capsys.readouterr().out.splitlines()
+    assert as_it_is.startswith("as it is ") and mean.startswith("mean predictor ")
+    assert adapted.startswith("adapted, seed 1 ") and adapted.split()[3:] != as_it_is.split()[3:]
+    # The first half, which is scored on when the halves are exchanged, is one shorter.
+    assert all(line.split()[-1] == "50" for line in (as_it_is, adapted, mean))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--distance", "1.5"], "needs both"),
+        (["--reference", "320", "207"], "tell of the --calibration picture"),
+        (["--model", str(shipped_model())], "'ledpose train' ended with status 2"),
+    ],
+)
+def test_an_adaptation_that_cannot_be_is_refused(tmp_path, words, sentence):
+    path = tmp_path / "toy.h5"
+    write_toy_recording(path, count=4, with_ground_truth=True)
+    with pytest.raises(LedposeError, match=sentence):
+        adaptation.run(adaptation.make_parser().parse_args([str(path), *words]))
 
 
 def test_a_recording_without_ground_truth_is_not_split(tmp_path):
@@ -373,21 +401,28 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tm
         assert f"{path} cannot be written" in capsys.readouterr().err
 
 
-def test_what_is_no_part_is_refused():
-    with pytest.raises(ValueError, match="'pears' is neither"):
-        learning.method_named("ours without pairs, pears")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("ours without pairs, pears", "'pears' is no part; parts are .*pairs"),
+        ("theirs", "'theirs' is neither"),
+    ],
+)
+def test_methods_that_are_none_are_refused(name, sentence):
+    with pytest.raises(argparse.ArgumentTypeError, match=sentence):
+        learning.method_argument(name)
 
 
 @pytest.mark.parametrize(
     "method",
     [
         *learning.BOTH,
-        *(f"{learning.WITHOUT}{part}" for part in learning.PARTS),
+        *(f"{learning.WITHOUT}{part}" for part in parts.PARTS),
         "ours without pairs, dark first",
     ],
 )
 def test_parts_left_out_are_left_out_for_that_method_alone(tmp_path, method, monkeypatch):
-    changes = learning.method_named(method).changes
+    changes = [change for part in learning.method_named(method).without for change in parts.PARTS[part]]
     before = [getattr(module, name) for module, name, _ in changes]
     during = []
     step = learning.Trainer.train_step

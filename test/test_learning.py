@@ -524,26 +524,34 @@ def test_clips_average_neighbours_and_nothing_else(tmp_path):
     torch.testing.assert_close(_averaged_over_clips(values, data, apart), values)
 
 
-@pytest.mark.parametrize("found", [1.0, 0.6])
-def test_pictures_that_are_no_film_are_not_averaged(tmp_path, found):
+@pytest.mark.parametrize(("count", "found"), [(120, 1.0), (120, 0.6), (40, 1.0)])
+def test_pictures_that_are_no_film_are_not_averaged(tmp_path, count, found):
     """A robot that stands on one of four places: by chance in each picture, or for six pictures each.
 
     Elsewhere than `found`, windows are anywhere, and hardly trusted.
     """
-    write_toy_recording(tmp_path / "toy.h5", 120)
+    write_toy_recording(tmp_path / "toy.h5", count)
     data = load_recordings([tmp_path / "toy.h5"])
     random = np.random.default_rng(0)
-    values = torch.from_numpy(random.random((120, 1))).float()
+    values = torch.from_numpy(random.random((count, 1))).float()
     places = np.array([[20.0, 20], [100, 20], [20, 80], [100, 80]])
-    lost = random.random(120) > found
+    lost = random.random(count) > found
     trust = np.where(lost, 0.1, 1.0).astype(np.float32)
     by_chance, film = (
-        toy_windows(np.where(lost[:, None], random.uniform(0, 100, (120, 2)), places[chosen]), trust)
-        for chosen in (random.integers(4, size=120), np.arange(120) // 6 % 4)
+        toy_windows(np.where(lost[:, None], random.uniform(0, 100, (count, 2)), places[chosen]), trust)
+        for chosen in (random.integers(4, size=count), np.arange(count) // 6 % 4)
     )
     torch.testing.assert_close(_averaged_over_clips(values, data, by_chance), values)
     averaged = _averaged_over_clips(values, data, film)
     assert averaged[~lost].std() < 0.75 * values[~lost].std()
+
+
+def test_a_film_of_a_robot_that_turns_on_the_spot_is_averaged(tmp_path):
+    write_toy_recording(tmp_path / "toy.h5", 40)
+    data = load_recordings([tmp_path / "toy.h5"])
+    values = torch.from_numpy(np.random.default_rng(0).random((40, 1))).float()
+    windows = toy_windows(np.full((40, 2), 60.0), [1.0] * 40)
+    assert _averaged_over_clips(values, data, windows).std() < 0.75 * values.std()
 
 
 def test_an_led_that_is_hard_to_see_is_told_where_it_is_on_the_side_that_is_shown():
@@ -982,15 +990,33 @@ def test_pictures_must_have_a_cell_at_the_coarsest_scale():
     assert STRIDE / min(SCALES) == SMALLEST_SIDE
 
 
-def test_the_surer_one_of_the_pictures_before_and_after_is_beside_a_picture(tmp_path):
-    """Whatever has moved meanwhile, but for windows that are not trusted and for long gaps."""
-    write_toy_recording(tmp_path / "toy.h5", 6)
-    data = replace(load_recordings([tmp_path / "toy.h5"]), seconds=np.array([0, 0.03, 0.06, 0.09, 0.12, 9]))
-    uv = torch.tensor([[50.0, 50], [52, 51], [150, 50], [151, 50], [150, 50], [150, 50]])
-    log2_scale = torch.tensor([0.0, 0.1, 0.0, 0.0, 1.5, 1.5])
-    trust = torch.tensor([1.0, 0.9, 0.3, 0.9, 1.0, 1.0])
-    windows = Windows(uv, log2_scale, trust, torch.zeros(6, 2), torch.zeros(6, 2), torch.zeros(6))
-    assert pictures_beside(windows, data).tolist() == [1, 0, 1, 4, 3, 5]
+def test_the_next_picture_with_other_leds_is_beside_a_picture(tmp_path):
+    """Wherever the robot is there, but not one whose window is not trusted, and none after a long gap."""
+    write_toy_recording(tmp_path / "toy.h5", 7)
+    lit = np.array([0, 0, 1, 1, 2, 2, 3])
+    data = replace(
+        load_recordings([tmp_path / "toy.h5"]),
+        seconds=np.array([0, 0.03, 0.06, 0.09, 0.12, 0.15, 9]),
+        led_states=np.eye(4, dtype=np.float32)[lit],
+    )
+    uv = torch.tensor([[50.0, 50], [52, 51], [150, 50], [151, 50], [150, 50], [150, 50], [150, 50]])
+    trust = torch.tensor([1.0, 0.9, 0.3, 0.9, 1.0, 1.0, 1.0])
+    windows = Windows(uv, torch.zeros(7), trust, torch.zeros(7, 2), torch.zeros(7, 2), torch.zeros(7))
+    assert pictures_beside(windows, data).tolist() == [3, 3, 1, 4, 3, 3, 6]
+
+
+@pytest.mark.parametrize("rate", [5, 30])
+def test_clips_are_as_long_at_any_frame_rate(tmp_path, rate):
+    """With LEDs that change once a second, the pictures on both sides of a change are in one clip."""
+    count = 4 * rate
+    write_toy_recording(tmp_path / "toy.h5", count)
+    seconds = np.arange(count) / rate
+    data = replace(load_recordings([tmp_path / "toy.h5"]), seconds=seconds)
+    windows = toy_windows(np.full((count, 2), 60.0), [1.0] * count)
+    values = torch.from_numpy(np.floor(seconds) % 2)[:, None].float()
+    averaged = _averaged_over_clips(values, data, windows)[:, 0]
+    middle = averaged[rate + rate // 2].item()
+    assert 0.7 < middle < 0.9, "a clip reaches beyond the half second to the next change"
 
 
 def test_on_a_floor_sizes_follow_from_the_height_in_the_picture(tmp_path):

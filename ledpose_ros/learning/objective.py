@@ -243,7 +243,7 @@ class Objective(nn.Module):
         """Loss of the fine network on windows cut at random out of crops around the peer.
 
         states (B, K), told (B, K) as from `told_leds`. The second half of the batch belongs to the first,
-        picture by picture; where `pairs` (B / 2,) is 1, the two are neighbours in a film.
+        picture by picture; where `pairs` (B / 2,) is 1, the two are next in time.
         """
         peer, elsewhere = (pixels.float() / 127.5 - 1 for pixels in (crops.peer, crops.elsewhere))
         batch, device = len(states), states.device

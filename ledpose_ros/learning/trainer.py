@@ -430,7 +430,7 @@ class Trainer:
         random = np.random.default_rng((self.seed, self.step, self.processes.rank))
         beside = self._beside[indices]
         paired = beside != indices
-        # What is not of a film has any other picture beside it.
+        # What has no picture next in time has any other beside it.
         indices = np.concatenate([indices, np.where(paired, beside, random.choice(trusted, len(indices)))])
         fine = (
             crops.of(indices, self.device),

@@ -68,14 +68,16 @@ deviations."""
 BALANCED = 4.0
 """Factor by which an LED that is told seldom counts more at most, and one told often less: the first
 may be on a side that is never shown."""
+CLIP_REACH = 2
+"""Standard deviations of time after which a clip ends."""
 NEXT_PICTURE = 0.5
 """Seconds within which a peer has hardly moved: the picture before or after tells where it may be."""
-CLIP_NEIGHBOURS = 8
-"""Pictures before and after that are looked at for it."""
 FILM = 1.5
-"""How many times nearer than by chance the pictures of a film are."""
+"""How many times nearer, on average, pictures of a film are than those far apart in the recording."""
+STILL = 0.5
+"""Mean nearness from which on they are a film anyway, of a robot that stays where it is."""
 CHANCES = 32
-"""Pictures farther off in the recording with which each is compared for what is near by chance."""
+"""Pictures far off in the recording with which each is compared for what is near by chance."""
 SURE_BEARING = 0.5
 """Length of a bearing from which on it is believed."""
 WAVE_DOUBT = 500.0
@@ -155,7 +157,7 @@ def estimate_windows(
 ) -> Windows:
     """The window of every image; without `refine` simply at the posterior's highest peak.
 
-    With `refine` the windows of the `last` estimate compete too, an image's own and, in a film, that of the
+    With `refine` the windows of the `last` estimate compete too, an image's own and that of the
     picture before or after: where it is found in one, it is found in all. Only ratios of sizes can be
     learned, so the median log2 scale stays what it was.
     """
@@ -190,33 +192,42 @@ def estimate_windows(
     return _on_floor(windows, data) if data.level else windows
 
 
-def _surer_neighbours(windows: Windows, data: TrainingSet, trust: float = 0.0) -> NDArray[np.int64]:
-    """For each image (N,) the one before or after whose window is surer; itself where there is none.
-
-    Windows of less than this `trust` do not count.
-    """
+def _next_in_time(data: TrainingSet, move: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """For each image the one so many later (before, if negative), and if it is near in time; both (N,)."""
     here = np.arange(len(data))
-    best, best_trust = here.copy(), np.full(len(data), -1.0)
-    for step in (-1, 1):
-        there = np.clip(here + step, 0, len(data) - 1)
+    there = np.clip(here + move, 0, len(data) - 1)
+    soon = np.abs(data.seconds[there] - data.seconds) < NEXT_PICTURE
+    return there, (there == here + move) & (data.recording[there] == data.recording) & soon
+
+
+def _surer_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
+    """For each image (N,) the one before or after, whichever's window is surer; itself without one."""
+    best, best_trust = np.arange(len(data)), np.full(len(data), -1.0)
+    for move in (-1, 1):
+        there, soon = _next_in_time(data, move)
         trust_there = windows.trust[there].numpy()
-        surer = (
-            (there != here)
-            & (data.recording[there] == data.recording)
-            & (np.abs(data.seconds[there] - data.seconds) < NEXT_PICTURE)
-            & (trust_there >= trust)
-            & (trust_there > best_trust)
-        )
+        surer = soon & (trust_there > best_trust)
         best[surer], best_trust[surer] = there[surer], trust_there[surer]
     return best
 
 
 def pictures_beside(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
-    """For each image (N,) the one taken before or after it, itself where none with a trusted window is.
+    """For each image (N,) the next in time with other LED states and a trusted window; itself without one.
 
     Even where the robot is not where it was, as in pictures that are no film, both show it in the same light.
     """
-    return _surer_neighbours(windows, data, TRUSTED)
+    beside = np.arange(len(data))
+    alone = np.ones(len(data), dtype=bool)
+    trusted = windows.trust.numpy() >= TRUSTED
+    for step in range(1, len(data)):
+        for move in (-step, step):
+            there, soon = _next_in_time(data, move)
+            differs = (data.led_states[there] != data.led_states).any(1)
+            found = alone & soon & differs & trusted[there]
+            beside[found], alone[found] = there[found], False
+        if not soon.any():
+            break
+    return beside
 
 
 def _nearness(windows: Windows, one: NDArray[np.int64], other: NDArray[np.int64]) -> Tensor:
@@ -235,11 +246,9 @@ def _mean_nearness(windows: Windows, one: NDArray[np.int64], other: NDArray[np.i
 
 
 def _nearness_by_chance(windows: Windows, recording: NDArray[np.int64]) -> float:
-    """Mean nearness of images of a recording that are not next in time; 0 of one too short to tell."""
-    nearest, farthest = CLIP_NEIGHBOURS + 1, len(recording) - CLIP_NEIGHBOURS - 1
-    if farthest < nearest:
-        return 0.0
-    steps = np.unique(np.linspace(nearest, farthest, CHANCES).astype(int))
+    """Mean nearness of images of a recording that are a third of it apart, or more."""
+    third = max(1, len(recording) // 3)
+    steps = np.unique(np.linspace(third, len(recording) - third, CHANCES).astype(int))
     return float(np.mean([_mean_nearness(windows, recording, np.roll(recording, step)) for step in steps]))
 
 
@@ -382,18 +391,21 @@ def _balanced(told: Tensor, windows: Windows) -> Tensor:
 def _averaged_over_clips(values: Tensor, data: TrainingSet, windows: Windows) -> Tensor:
     """Values (N, K) averaged with weights that fall with the difference in time, place and size (CLIP).
 
-    Pictures that are no nearer than by chance are no film, and stay as they are: where the robot is that was
-    there before, it has another bearing.
+    Pictures hardly nearer than by chance are no film, and stay as they are: a robot that is where it was in
+    another picture has another bearing there.
     """
     total, weights = values.clone(), torch.ones(len(values), 1)
+    time, *_ = CLIP
     seconds = torch.from_numpy(data.seconds)
     for recording in (np.flatnonzero(data.recording == number) for number in np.unique(data.recording)):
         by_chance = _nearness_by_chance(windows, recording)
-        for step in range(1, min(CLIP_NEIGHBOURS, len(recording) - 1) + 1):
+        for step in range(1, len(recording)):
             before, after = recording[:-step], recording[step:]
-            if _mean_nearness(windows, before, after) <= FILM * by_chance:
-                continue
-            soon = torch.exp(-((seconds[after] - seconds[before]) / CLIP[0]).square() / 2)
+            passed = seconds[after] - seconds[before]
+            is_film = _mean_nearness(windows, before, after) >= min(FILM * by_chance, STILL)
+            if not is_film or passed.median() > CLIP_REACH * time:
+                break
+            soon = torch.exp(-(passed / time).square() / 2)
             for one, other in ((before, after), (after, before)):
                 weight = (_nearness(windows, one, other) * soon).float()[:, None]
                 total[one] += weight * values[other]
