@@ -200,13 +200,21 @@ def _next_in_time(data: TrainingSet, move: int) -> tuple[NDArray[np.int64], NDAr
     return there, (there == here + move) & (data.recording[there] == data.recording) & soon
 
 
-def _surer_neighbours(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
-    """For each image (N,) the one before or after, whichever's window is surer; itself without one."""
+def _surer_neighbours(
+    windows: Windows, data: TrainingSet, step: int = 1, to_pair: bool = False
+) -> NDArray[np.int64]:
+    """For each image (N,) the one `step` before or after, whichever's window is surer; itself without one.
+
+    Only those with other LED states and a trusted window are good enough `to_pair` it with.
+    """
     best, best_trust = np.arange(len(data)), np.full(len(data), -1.0)
-    for move in (-1, 1):
+    for move in (-step, step):
         there, soon = _next_in_time(data, move)
         trust_there = windows.trust[there].numpy()
         surer = soon & (trust_there > best_trust)
+        if to_pair:
+            differs = (data.led_states[there] != data.led_states).any(1)
+            surer &= differs & (trust_there >= TRUSTED)
         best[surer], best_trust[surer] = there[surer], trust_there[surer]
     return best
 
@@ -216,17 +224,12 @@ def pictures_beside(windows: Windows, data: TrainingSet) -> NDArray[np.int64]:
 
     Even where the robot is not where it was, as in pictures that are no film, both show it in the same light.
     """
-    beside = np.arange(len(data))
-    alone = np.ones(len(data), dtype=bool)
-    trusted = windows.trust.numpy() >= TRUSTED
+    here = beside = np.arange(len(data))
     for step in range(1, len(data)):
-        for move in (-step, step):
-            there, soon = _next_in_time(data, move)
-            differs = (data.led_states[there] != data.led_states).any(1)
-            found = alone & soon & differs & trusted[there]
-            beside[found], alone[found] = there[found], False
-        if not soon.any():
+        if not _next_in_time(data, step)[1].any():
             break
+        there = _surer_neighbours(windows, data, step, to_pair=True)
+        beside = np.where(beside == here, there, beside)
     return beside
 
 
