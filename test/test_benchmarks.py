@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ import torch
 
 from benchmarks import accuracy, adaptation, bias, decoder, learning, loading, parts, recordings
 from benchmarks.degradations import DEGRADATIONS
+from ledpose_ros.learning import windows
 from ledpose_ros.learning.network import PeerNetwork
 from ledpose_ros.learning.trainer import load_checkpoint
 
@@ -203,6 +205,30 @@ def test_a_model_is_adapted_to_one_half_and_scored_on_the_other(tmp_path, capsys
     assert adapted.startswith("adapted, seed 1 ") and adapted.split()[3:] != as_it_is.split()[3:]
     # The first half, which is scored on when the halves are exchanged, is one shorter.
     assert all(line.split()[-1] == "50" for line in (as_it_is, adapted, mean))
+
+
+def test_rows_of_an_adaptation_are_of_each_seed_with_all_parts_and_without_some(
+    tmp_path, capsys, monkeypatch
+):
+    write_toy_recording(tmp_path / "toy.h5", count=4, with_ground_truth=True)
+    trained = []
+
+    def evaluated(*args):
+        trained.append((args[3][-1] if len(args) > 3 and args[3] else None, windows.FILM))
+        return SimpleNamespace(model=GOOD, mean=BAD)
+
+    for name in ("evaluate_adapted", "evaluate_calibrated"):
+        monkeypatch.setattr(adaptation, name, evaluated)
+    words = [str(tmp_path / "toy.h5"), "--seed", "3", "4", "--without", "telling films, pairs"]
+    adaptation.run(adaptation.make_parser().parse_args(words))
+    told = windows.FILM
+    assert trained == [(None, told), (3, told), (4, told), (3, 0.0), (4, 0.0)]
+    rows = capsys.readouterr().out.splitlines()[-6:]
+    assert [row.split("  ")[0] for row in rows[1:-1]] == [
+        f"adapted, seed {seed}{without}"
+        for without in ("", ", without telling films, pairs")
+        for seed in (3, 4)
+    ]
 
 
 @pytest.mark.parametrize(
