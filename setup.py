@@ -67,7 +67,17 @@ setup(
     ],
     extras_require={name: list(requirements) for name, requirements in EXTRAS.items()}
     | {
-        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "PyYAML", "mcap", "gpiozero", "playwright"],
+        "test": [
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "PyYAML",
+            "mcap",
+            "gpiozero",
+            "playwright",
+        ],
         "docs": ["mkdocs-material"],
     },
     entry_points={"console_scripts": executables},

@@ -25,6 +25,15 @@ def pytest_addoption(parser: "pytest.Parser") -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lives in a ROS graph: all tests of a module that uses `ros_graph`, or its fixtures here."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        uses = {getattr(value, "__module__", None) for value in vars(item.module).values()}
+        if "ros_graph" in uses or "domain" in item.fixturenames:
+            item.add_marker("graph")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs an extra of the package, `pytest.mark.extra(NAME)`, where that is not installed."""
     for marker in item.iter_markers("extra"):

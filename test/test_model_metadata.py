@@ -54,7 +54,7 @@ def test_properties_are_json_under_the_documented_keys():
     assert json.loads(properties["calibration"])["focal_length"] == 400.0
 
 
-@pytest.mark.parametrize("key", METADATA.to_properties().keys() - {"ledpose.version", "precision"})
+@pytest.mark.parametrize("key", sorted(METADATA.to_properties().keys() - {"ledpose.version", "precision"}))
 def test_missing_and_damaged_properties_are_named(key):
     properties = METADATA.to_properties()
     with pytest.raises(LedposeError, match=f"'{key}' is not JSON"):
