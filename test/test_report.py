@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import h5py
@@ -288,10 +289,12 @@ def test_a_run_without_a_log_is_reported(reported: Callable[..., Report]) -> Non
     assert "too short to log" in page and page.count("<img") == 2
 
 
-def test_the_log_of_a_resumed_run_goes_on(tmp_path: Path) -> None:
+def test_the_log_of_a_resumed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the first part logged after its last checkpoint is replaced."""
+    clock = count(1_800_000_000)  # Logs are read in the order of the seconds in which they began.
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))
     for purge_step, steps, value in ((0, (20, 40, 60), 1.0), (50, (60, 80), 2.0)):
-        with SummaryWriter(str(tmp_path), purge_step=purge_step, filename_suffix=str(purge_step)) as log:
+        with SummaryWriter(str(tmp_path), purge_step=purge_step) as log:
             for step in steps:
                 log.add_scalar("loss", value, step)
     log = read_log(tmp_path)
