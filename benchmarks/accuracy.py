@@ -42,7 +42,16 @@ from ledpose_ros import metrics
 from ledpose_ros.calibration import Picture, Setup, calibrate
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.estimator import PeerEstimator
-from ledpose_ros.evaluation import COLUMNS, Predictions, mean_predictor, predict, score, text_table, truth
+from ledpose_ros.evaluation import (
+    COLUMNS,
+    Predictions,
+    mean_predictor,
+    predict,
+    score,
+    table,
+    text_table,
+    truth,
+)
 from ledpose_ros.geometry import Camera, project
 from ledpose_ros.metrics import Metrics
 from ledpose_ros.model_metadata import shipped_model
@@ -359,7 +368,7 @@ def adaptation_section(rows: Mapping[str, Metrics]) -> str:
     return "\n".join(
         [
             "== Another robot: scored on the second half, adapted to the first by LED states alone",
-            adaptation.table(rows),
+            table(rows),
         ]
     )
 

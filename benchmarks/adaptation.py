@@ -7,7 +7,7 @@ exchanged, and parts of the method be left out.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +16,7 @@ from benchmarks.command import run_command
 from benchmarks.parts import PARTS, left_out, part_names
 from ledpose_ros import cli
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.evaluation import COLUMNS, Evaluation, evaluate, text_table
-from ledpose_ros.metrics import Metrics
+from ledpose_ros.evaluation import Evaluation, evaluate, table
 from ledpose_ros.model_metadata import TRAINABLE_MODEL, shipped_model
 from ledpose_ros.recording import Recording, RecordingWriter, copy_samples
 
@@ -103,13 +102,6 @@ def evaluate_adapted(
         run = Path(folder, "run")
         _ledpose("train", halves[0], "-o", run, "--init", model, "--preset", "adapt", *options)
         return evaluate_calibrated(run / "model.onnx", model, halves[1], known)
-
-
-def table(rows: Mapping[str, Metrics]) -> str:
-    """Rows of another robot."""
-    return text_table(
-        [title for _, title in COLUMNS], {name: list(row.as_dict().values()) for name, row in rows.items()}
-    )
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ from benchmarks.command import benchmark_parser, new_file, run_command
 from benchmarks.parts import PARTS, left_out, part_names
 from benchmarks.recordings import TEST, leds_in_view, provide
 from ledpose_ros.errors import LedposeError
-from ledpose_ros.evaluation import COLUMNS, Predictions, score, text_table, truth
+from ledpose_ros.evaluation import COLUMNS, Predictions, score, table, truth
 from ledpose_ros.geometry import distance_from_scale, pixel_rays
 from ledpose_ros.learning.dataset import TrainingSet, load_recordings
 from ledpose_ros.learning.network import PeerNetwork, image_pyramid
@@ -248,14 +248,7 @@ def run(args: argparse.Namespace) -> None:
     if not rows:
         raise LedposeError("there is nothing to show: give recordings to train on, or --with FILE")
     print(
-        text_table(
-            [title for _, title in COLUMNS],
-            {
-                f"{method}, {minute:.1f} min": list(row.as_dict().values())
-                for method, found in rows.items()
-                for minute, row in found
-            },
-        )
+        table({f"{method}, {minute:.1f} min": row for method, found in rows.items() for minute, row in found})
     )
     if args.json:
         args.json.write_text(json.dumps(as_json({m: {f"{t:.2f}": r for t, r in v} for m, v in rows.items()})))
