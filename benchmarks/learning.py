@@ -5,7 +5,8 @@ Both train on the same recordings for the same time, measuring not counted. So d
 parts, if asked for; on a machine that has other things to do rather for the same steps, and from a checkpoint
 of ours on, if that part comes late. The plain loss trains the coarse network alone, as in the paper, and is
 decoded as there: means under its attention. Size tells distance but for a constant, so all get the one that
-fits the pictures they are measured on best.
+fits the pictures they are measured on best. These are not those of `benchmarks.accuracy`: what is chosen here
+is measured there on pictures that had no part in the choice.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.accuracy import as_json
 from benchmarks.command import benchmark_parser, new_file, run_command
 from benchmarks.parts import PARTS, left_out, part_names
-from benchmarks.recordings import TEST, leds_in_view, provide
+from benchmarks.recordings import VALIDATION, leds_in_view, provide
 from ledpose_ros.errors import LedposeError
 from ledpose_ros.evaluation import COLUMNS, Predictions, score, table, truth
 from ledpose_ros.geometry import distance_from_scale, pixel_rays
@@ -214,7 +215,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--every", type=float, default=5, metavar="M", help="minutes between measurements (5)"
     )
     parser.add_argument(
-        "--images", type=int, default=300, metavar="N", help="of the test set to measure on (300)"
+        "--images", type=int, default=300, metavar="N", help="of those for validation to measure on (300)"
     )
     parser.add_argument("--level", action="store_true", help="cameras are level, as for `ledpose train`")
     parser.add_argument(
@@ -265,7 +266,7 @@ def _row(values: dict[str, Any]) -> Metrics:
 def measured(args: argparse.Namespace) -> dict[str, list[tuple[float, Metrics]]]:
     """Each method, named with its seed, trained and measured."""
     data = load_recordings(args.recordings, level=args.level)
-    with Recording(provide(TEST, args.data)) as recording:
+    with Recording(provide(VALIDATION, args.data)) as recording:
         true = truth(recording)
         # Spread over the rooms.
         chosen = np.isin(

@@ -58,6 +58,8 @@ PICTURES = BenchmarkSet("loading", 192, {"seed": 2005})
 ONE_PICTURE = BenchmarkSet("one_picture", 1, {"seed": 2006, "distance": ONE_DISTANCE})
 """To calibrate on."""
 SETS = (TEST, LEDS_OFF, LEDS_ON, ABSENT, TWO_PEERS, THREE_PEERS, ONE_PICTURE)
+VALIDATION = BenchmarkSet("validation", 320, {"seed": 2007, "scene_frames": 1})
+"""To choose between ways to learn, so that TEST stays for what comes of the choice."""
 
 
 def provide(wanted: BenchmarkSet, directory: Path, workers: int | None = None) -> Path:
@@ -102,21 +104,37 @@ def peers_of(wanted: BenchmarkSet, directory: Path) -> tuple[np.ndarray, np.ndar
         return peers["poses"], peers["visible"]
 
 
+def leds_facing(recording: Recording, index: np.ndarray) -> np.ndarray:
+    """Which LEDs face the camera in these simulated pictures, bool (N, K): it stands before their plane.
+
+    The bearing alone does not tell: from 0.6 m away, the LED at the front of a robot 0.33 m long faces away
+    from 74 degrees on.
+    """
+    from ledpose_ros.simulation.robot import led_outward
+
+    leds, turn = _leds(recording, index)
+    outward = np.einsum("nij,kj->nki", turn, led_outward())
+    return np.asarray((leds * outward).sum(2) < 0)
+
+
 def leds_in_view(recording: Recording, index: np.ndarray) -> np.ndarray:
     """Which LEDs the camera sees in these simulated pictures, bool (N, K).
 
-    It stands before the plane that the LED lies in, and the LED's middle is in the picture. The bearing alone
-    does not tell: from 0.6 m away, the LED at the front of a robot 0.33 m long faces away from 74 degrees on.
+    They face it, and their middles are in the picture.
     """
-    from ledpose_ros.simulation.robot import LED_CENTRES, led_outward
+    info, (leds, _) = recording.info, _leds(recording, index)
+    uv = project(leds.reshape(-1, 3), info.K, info.D, info.distortion_model)
+    u, v = uv.T.reshape(2, *leds.shape[:2])
+    inside = (u > -0.5) & (u < info.width - 0.5) & (v > -0.5) & (v < info.height - 0.5)
+    return np.asarray(leds_facing(recording, index) & inside)
 
-    info, ground_truth = recording.info, recording.ground_truth()
+
+def _leds(recording: Recording, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the LEDs are, optical frame (N, K, 3) [m], and the peer's rotation (N, 3, 3)."""
+    from ledpose_ros.simulation.robot import LED_CENTRES
+
+    ground_truth = recording.ground_truth()
     assert ground_truth is not None
     pose = ground_truth.pose[index]
     turn = rotation_matrix(pose[:, 3:])
-    leds = pose[:, None, :3] + np.einsum("nij,kj->nki", turn, LED_CENTRES)
-    outward = np.einsum("nij,kj->nki", turn, led_outward())
-    faces = (leds * outward).sum(2) < 0
-    u, v = project(leds.reshape(-1, 3), info.K, info.D, info.distortion_model).reshape(*faces.shape, 2).T
-    inside = (u > -0.5) & (u < info.width - 0.5) & (v > -0.5) & (v < info.height - 0.5)
-    return np.asarray(faces & inside.T)
+    return pose[:, None, :3] + np.einsum("nij,kj->nki", turn, LED_CENTRES), turn

@@ -333,6 +333,17 @@ def test_resume_refuses_other_recordings(tmp_path):
         trainer.resume()
 
 
+def test_resume_refuses_leds_of_other_names(tmp_path):
+    """States are the same, but what the model calls them would be wrong from here on."""
+    write_toy_recording(tmp_path / "toy.h5", 8)
+    Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", SHORT).run()
+    with h5py.File(tmp_path / "toy.h5", "r+") as file:
+        file.attrs["led_names"] = ["nose", "left", "back", "right"]
+    renamed = Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", SHORT)
+    with pytest.raises(LedposeError, match=r"had led_names \['front', .*this one has \['nose'"):
+        renamed.resume()
+
+
 def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(tmp_path):
     write_toy_recording(tmp_path / "toy.h5", 8)
     trainer = Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", SHORT)

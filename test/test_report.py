@@ -18,15 +18,23 @@ from toy import write_toy_recording
 from ledpose_ros.images import decode_image
 from ledpose_ros.leds import DEFAULT_LED_DIRECTIONS, DEFAULT_LED_NAMES
 from ledpose_ros.metrics import facing_leds
+from ledpose_ros.recording import Recording
 
 torch = pytest.importorskip("torch")
 
+from matplotlib import pyplot as plt  # noqa: E402
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402
 
-from ledpose_ros.learning import report  # noqa: E402
+from ledpose_ros.learning import report, trainer  # noqa: E402
 from ledpose_ros.learning.dataset import load_recordings  # noqa: E402
 from ledpose_ros.learning.report import Report, read_log, write_report  # noqa: E402
-from ledpose_ros.learning.trainer import Phase, Preset, Trainer  # noqa: E402
+from ledpose_ros.learning.trainer import (  # noqa: E402
+    CHECKPOINT_NAME,
+    Phase,
+    Preset,
+    Trainer,
+    load_checkpoint,
+)
 from ledpose_ros.learning.verdicts import Answers, Curve, correlations, dependence, verdicts  # noqa: E402
 
 COUNT = 200
@@ -235,6 +243,52 @@ def test_the_page_stands_by_itself(reported: Callable[..., Report]) -> None:
     for fact in ("own: warm-up 40, joint 60", "99 of 100", "random weights"):
         assert fact in page
     assert "Against the truth" not in page
+
+
+def test_twelve_pictures_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Spread over the recording, the first and the last among them; all of a smaller one."""
+    drawn: list[int] = []
+    monkeypatch.setattr(report, "_draw_sight", lambda axis, recording, index, one: drawn.append(index))
+    write_toy_recording(tmp_path / "toy.h5", 23)
+    with Recording(tmp_path / "toy.h5") as recording:
+        samples = [(recording, index) for index in range(23)]
+        plt.close(report.sight_figure(samples, [None] * 23))
+        assert drawn == list(range(0, 23, 2))
+        drawn.clear()
+        plt.close(report.sight_figure(samples[:5], [None] * 5))
+        assert drawn == list(range(5))
+
+
+def test_a_run_logs_what_it_does_and_saves_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rate and every loss of the phase, from which the report draws its curves."""
+    monkeypatch.setattr(trainer, "LOG_PERIOD", 2)
+    monkeypatch.setattr(trainer, "SAVE_PERIOD", 3)
+    write_toy_recording(tmp_path / "toy.h5", 20)
+    preset = Preset((Phase("warm-up", 2), Phase("search", 2), Phase("joint", 4)), learning_rate=1e-3)
+    run = Trainer(load_recordings([tmp_path / "toy.h5"]), tmp_path / "run", preset)
+    saved: list[int] = []
+    save = run.save
+    monkeypatch.setattr(run, "save", lambda: saved.append(run.step) or save())
+    assert run.run()
+    assert saved == [3, 6, 8]
+
+    log = read_log(tmp_path / "run" / "log")
+    assert log.curves["loss"].steps.tolist() == log.curves["learning_rate"].steps.tolist() == [2, 4, 6, 8]
+    assert log.curves["location"].steps.tolist() == [2, 4, 6, 8]
+    assert log.curves["leds/fine"].steps.tolist() == log.curves["guide"].steps.tolist() == [6, 8]
+    assert all(np.isfinite(curve.values).all() for curve in log.curves.values())
+    rates = log.curves["learning_rate"].values
+    assert (rates > 0).all() and (rates <= preset.learning_rate).all()
+    # What is kept in the model is a moving average of each.
+    metrics = load_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)["metrics"]
+    assert set(metrics) == set(log.curves) - {"loss", "learning_rate"}
+    first, last = log.curves["leds/fine"].values
+    assert metrics["leds/fine"] == pytest.approx(0.9 * first + 0.1 * last, rel=1e-5)
+    titles = [axis.get_title("left") for axis in report._curve_figure(log.curves, [], {}).axes]
+    plt.close("all")
+    assert {"learning_rate", "loss", "location", "guide"} < set(titles)
 
 
 def test_the_page_begins_with_the_warnings(reported: Callable[..., Report]) -> None:

@@ -63,6 +63,9 @@ TELLING_PERIOD = 500
 """Steps after which it is told anew which LEDs can be told."""
 
 
+Kind = Literal["warm-up", "search", "expected", "align", "look", "joint", "glance"]
+
+
 @dataclass(frozen=True)
 class Phase:
     """A part of a training run.
@@ -74,7 +77,7 @@ class Phase:
     last: the network for glances, from the averaged weights of the others.
     """
 
-    kind: Literal["warm-up", "search", "expected", "align", "look", "joint", "glance"]
+    kind: Kind
     steps: int
 
 
@@ -317,6 +320,7 @@ class Trainer:
             "preset": asdict(self.preset),
             "seed": self.seed,
             "digests": self.data.digests,
+            "led_names": list(self.data.led_names),
             "led_directions": self.data.led_directions.tolist(),
             "level": self.data.level,
             "device": self.device.type,
