@@ -4,8 +4,8 @@
 Both train on the same recordings for the same time, measuring not counted. So does ours without one of its
 parts, if asked for; on a machine that has other things to do rather for the same steps, and from a checkpoint
 of ours on, if that part comes late. The plain loss trains the coarse network alone, as in the paper, and is
-decoded as there: means under its attention. Size tells distance but for a constant, so all get the one that
-fits the pictures they are measured on best. These are not those of `benchmarks.accuracy`: what is chosen here
+decoded as there. Size tells distance but for a constant, so all get the one that fits the pictures they are
+measured on best. These are not those of `benchmarks.accuracy`: what is chosen here
 is measured there on pictures that had no part in the choice.
 """
 
@@ -39,8 +39,8 @@ from ledpose_ros.model_metadata import Calibration
 from ledpose_ros.recording import Recording
 
 BATCH = 16
-PLAIN_STEPS_PER_MINUTE = 200
-"""Steps of the plain loss that a slow machine does: its learning rate falls with the planned steps."""
+PACED_STEPS = 30
+"""Steps that tell how many there is time for."""
 
 Answer = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """uv (B, 2), log2 scale (B,), bearing (B, 2) and LED probability (B, K) of the best peer in each image."""
@@ -52,34 +52,43 @@ def best_peak(network: PeerNetwork, images: torch.Tensor) -> Answer:
     return uv[:, 0], log2_scale[:, 0], bearing[:, 0], leds[:, 0]
 
 
-def mean_under_attention(network: PeerNetwork, images: torch.Tensor) -> Answer:
-    """The answer of the coarse network alone, decoded as in the paper."""
+def under_attention(network: PeerNetwork, images: torch.Tensor) -> Answer:
+    """The answer of the coarse network alone, decoded as in the paper.
+
+    The place is the centroid of p, summed over scales, in 3x3 cells about its maximum; the log2 scale is the
+    mean under p there, the bearing and the LED states are means under all of p.
+    """
     maps = network.coarse_maps(image_pyramid(images).halves)
     attention = maps.attention()
-    u, v = network.cell_centres(*attention.shape[2:])
     total = attention.sum(1)
-    uv = torch.stack([(total.sum(1) * u).sum(1), (total.sum(2) * v).sum(1)], 1)
+    height, width = total.shape[1:]
+    best = total.flatten(1).argmax(1)
+    row = (torch.arange(height) - best[:, None] // width).abs() <= 1
+    column = (torch.arange(width) - best[:, None] % width).abs() <= 1
+    near = attention * (row[:, :, None] & column[:, None])[:, None]
+    near = near / near.sum((1, 2, 3), keepdim=True)
+    u, v = network.cell_centres(height, width)
+    uv = torch.stack([(near.sum((1, 2)) * u).sum(1), (near.sum((1, 3)) * v).sum(1)], 1)
     bearing = (attention[:, :, None] * maps.bearing).sum((1, 3, 4))
     leds = (attention[:, :, None] * maps.leds.sigmoid()).sum((1, 3, 4))
-    return uv, (attention * maps.log2_scale()).sum((1, 2, 3)), bearing, leds
+    return uv, (near * maps.log2_scale()).sum((1, 2, 3)), bearing, leds
 
 
 class Method(NamedTuple):
-    """A way to learn: its preset, given the minutes there are, and how its network answers."""
+    """A way to learn: its preset, given the steps that there is time for, and how its network answers."""
 
-    preset: Callable[[float], Preset]
+    preset: Callable[[int], Preset]
     answer: Callable[[PeerNetwork, torch.Tensor], Answer]
     without: tuple[str, ...] = ()
 
 
-def preset_cpu(minutes: float) -> Preset:
+def preset_cpu(steps: int) -> Preset:
     """The preset, which ends when it ends."""
     return PRESETS["cpu"]
 
 
-def plain_loss(minutes: float) -> Preset:
-    """The paper's loss for as many steps as a slow machine does."""
-    steps = round(minutes * PLAIN_STEPS_PER_MINUTE)
+def plain_loss(steps: int) -> Preset:
+    """The paper's loss, for all of them: its learning rate falls with the planned steps."""
     return Preset((Phase("expected", steps),), PRESETS["cpu"].learning_rate)
 
 
@@ -92,7 +101,7 @@ WITHOUT = f"{OURS} without "
 def method_named(name: str) -> Method:
     """Ours, the plain loss or `ours without PART, PART`, for argparse; any other name is refused."""
     if name == PLAIN:
-        return Method(plain_loss, mean_under_attention)
+        return Method(plain_loss, under_attention)
     if name != OURS and not name.startswith(WITHOUT):
         raise argparse.ArgumentTypeError(f"'{name}' is neither '{OURS}', '{PLAIN}' nor '{WITHOUT}PART'")
     return Method(
@@ -131,6 +140,17 @@ def measure(
     return score(said, true, in_view)
 
 
+def steps_within(minutes: float, data: TrainingSet) -> int:
+    """How many steps of the plain loss there is time for on this machine, by the pace of the first ones."""
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(data, Path(folder), plain_loss(PACED_STEPS + 1))
+        trainer.train_step()
+        start = time.perf_counter()
+        for _ in range(PACED_STEPS):
+            trainer.train_step()
+        return max(1, round(60 * minutes * PACED_STEPS / (time.perf_counter() - start)))
+
+
 def learn(
     data: TrainingSet,
     method: str,
@@ -147,11 +167,12 @@ def learn(
     It goes on from the checkpoint `begun`, if given, and ends after `minutes` or, if given, `steps`.
     """
     preset, answer, without = method_named(method)
+    planned = preset(steps or (steps_within(minutes, data) if method == PLAIN else 0))
     rows: list[tuple[float, Metrics]] = []
     with TemporaryDirectory() as folder, left_out(without):
         directory = keep or Path(folder)
         directory.mkdir(parents=True, exist_ok=True)
-        training = Trainer(data, directory, preset(minutes), seed=seed)
+        training = Trainer(data, directory, planned, seed=seed)
         if begun is not None:
             shutil.copy(begun, directory / CHECKPOINT_NAME)
             training.resume()

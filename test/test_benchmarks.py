@@ -30,7 +30,7 @@ import torch
 from benchmarks import accuracy, adaptation, bias, decoder, learning, loading, parts, recordings
 from benchmarks.degradations import DEGRADATIONS
 from ledpose_ros.learning import windows
-from ledpose_ros.learning.network import PeerNetwork
+from ledpose_ros.learning.network import CoarseMaps, PeerNetwork
 from ledpose_ros.learning.trainer import load_checkpoint
 
 GOOD = Metrics(E_uv=12.0, E_psi=5.0, E_d=4.0, E_xyz=10.0, gamma=93.0, auc=99.9, n=2)
@@ -383,17 +383,45 @@ def test_a_variant_of_the_decoder_differs_in_its_graph_alone(tmp_path):
     assert weights[decoder.AS_IT_IS] == weights["one look"] != {}
 
 
-def test_the_mean_under_an_even_attention_is_the_middle_of_the_picture():
-    torch.manual_seed(0)
-    network = PeerNetwork(leds=4).eval()
-    for parameter in network.coarse.head.parameters():
-        torch.nn.init.zeros_(parameter)
-    with torch.no_grad():
-        images = torch.randint(0, 255, (2, 64, 128, 3), dtype=torch.uint8)
-        uv, log2_scale, bearing, leds = learning.mean_under_attention(network, images)
-    assert uv.numpy() == pytest.approx(np.tile([63.5, 31.5], (2, 1)), abs=1e-4)
-    assert log2_scale.tolist() == pytest.approx([-2.0, -2.0], abs=1e-5)  # of 1/2, 1/4, 1/8
-    assert torch.all(bearing == 0) and torch.all(leds.sub(0.5).abs() < 1e-5)
+def test_the_plain_loss_is_decoded_as_in_the_paper(monkeypatch):
+    """Place and scale about the maximum of attention, bearing and LEDs under all of it."""
+    location = torch.full((1, 3, 4, 8), -50.0)
+    location[0, 1, 2, 5], location[0, 0, 2, 6], location[0, 2, 0, 0] = np.log([0.5, 0.25, 0.25])
+    bearing, leds = torch.zeros(1, 3, 2, 4, 8), torch.zeros(1, 3, 4, 4, 8)
+    bearing[..., 0, 2, :], bearing[..., 1, 0, :] = 0.8, -0.8
+    leds[..., 0, 0, :] = 50.0
+    maps = CoarseMaps(location, bearing, leds, torch.zeros(1, 3, 4, 8))
+    network = PeerNetwork(leds=4)
+    monkeypatch.setattr(network, "coarse_maps", lambda levels: maps)
+    uv, log2_scale, psi, probability = learning.under_attention(network, torch.zeros(1, 64, 128, 3))
+    assert uv[0].tolist() == pytest.approx([7.5 + 16 * (5 + 1 / 3), 7.5 + 16 * 2], abs=1e-3)
+    assert float(log2_scale[0]) == pytest.approx(-5 / 3)  # two thirds at 1/4, a third at 1/2
+    assert psi[0].tolist() == pytest.approx([0.6, -0.2])
+    assert probability[0].tolist() == pytest.approx([0.625, 0.5, 0.5, 0.5])
+
+
+def test_the_plain_loss_plans_the_steps_that_there_is_time_for(tmp_path, monkeypatch):
+    """Its learning rate falls with them; at a second each there is time for 60 a minute."""
+    write_toy_recording(tmp_path / "toy.h5", count=4)
+    data = loading.load_recordings([tmp_path / "toy.h5"])
+    now = [0.0]
+
+    def train_step(trainer):
+        now[0] += 1
+        trainer.step += 1
+        return 0.0, {}
+
+    monkeypatch.setattr(learning.Trainer, "train_step", train_step)
+    monkeypatch.setattr(learning, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def planned(minutes: float, **options: int) -> tuple[int, int]:
+        learning.learn(data, learning.PLAIN, minutes, 9.0, 0, lambda *_: GOOD, tmp_path / "kept", **options)
+        state = load_checkpoint(tmp_path / "kept" / "checkpoint.pt")
+        return state["preset"]["phases"][0]["steps"], state["step"]
+
+    assert planned(0.5) == (30, 30)
+    assert planned(3) == (180, 180)
+    assert planned(3, steps=7) == (7, 7)
 
 
 @pytest.mark.parametrize("method", [learning.OURS, learning.PLAIN])

@@ -681,6 +681,8 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys, monkeypatch):
     again = tmp_path / "again"
     arguments = ["train", str(recording), "-o", str(again), "--init", str(run / "model.onnx"), "--steps", "1"]
     assert main(arguments) == 0
+    assert estimator.metadata.training["before"] is None
+    assert PeerEstimator(again / "model.onnx").metadata.training["before"] == estimator.metadata.training
     assert main(["train", str(recording), "-o", str(run), "--steps", "2"]) == 2
     assert "--resume" in capsys.readouterr().err
     model = (run / "model.onnx").read_bytes()  # perhaps calibrated
@@ -694,7 +696,11 @@ def test_command_trains_exports_and_adapts(tmp_path, capsys, monkeypatch):
     shutil.copy(again / "model.onnx", run / "model.onnx")  # of another step
     assert main(["train", str(recording), "-o", str(run), "--steps", "2", "--resume"]) == 0
     assert PeerEstimator(run / "model.onnx").metadata.training["step"] == 2
+    (again / "report.html").unlink()
+    (again / "model.onnx").unlink()
     resumed = ["train", str(recording), "-o", str(again), "--steps", "1", "--resume"]
+    assert main([*resumed, "--preset", "adapt"]) == 0
+    assert PeerEstimator(again / "model.onnx").metadata.training["before"]["step"] == 2
     assert main(resumed) == 2  # without --init, which chose another preset
     assert "had preset joint 1, glance 0; learning rate 0.0005, this one has" in capsys.readouterr().err
     (tmp_path / "file").write_text("in the way")

@@ -56,6 +56,7 @@ def export_checkpoint(state: dict[str, Any], path: Path) -> None:
             "recordings": state["digests"],
             **{name: state[name] for name in ("level", "preset", "step", "seed")},
             "metrics": {name: round(value, 4) for name, value in state["metrics"].items()},
+            "before": state["before"],
         },
     )
     export_onnx(network, metadata, path)

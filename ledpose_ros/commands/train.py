@@ -154,7 +154,14 @@ def run(args: argparse.Namespace) -> int:
             )
         data = load_recordings(args.recordings, args.output, (group.rank, group.count), args.level)
         trainer = Trainer(
-            data, args.output, preset, seed=args.seed, device=device, initial=initial, processes=group
+            data,
+            args.output,
+            preset,
+            seed=args.seed,
+            device=device,
+            initial=initial,
+            before=None if metadata is None else metadata.training,
+            processes=group,
         )
         if args.resume:
             trainer.resume()

@@ -34,7 +34,7 @@ from ledpose_ros.learning.windows import (
 )
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CHECKPOINT_FORMAT = "ledpose-checkpoint-8"
+CHECKPOINT_FORMAT = "ledpose-checkpoint-9"
 SAVE_PERIOD = 250
 """Steps between two checkpoints."""
 LOG_PERIOD = 20
@@ -214,8 +214,9 @@ def _moving_average(steps: float) -> Callable[[torch.Tensor, torch.Tensor, torch
 class Trainer:
     """Trains a PeerNetwork on a TrainingSet; all state that a run needs to go on is in its checkpoint.
 
-    `initial` is a network to start from (adapting); None starts from random weights. Of several `processes`
-    each has a trainer with its share of the samples.
+    `initial` is a network to start from (adapting); None starts from random weights. `before` is what the
+    metadata of its model says of its training, kept for those of the next. Of several `processes` each has a
+    trainer with its share of the samples.
     """
 
     def __init__(
@@ -227,6 +228,7 @@ class Trainer:
         seed: int = 0,
         device: str = "cpu",
         initial: PeerNetwork | None = None,
+        before: Mapping[str, Any] | None = None,
         processes: Processes = ALONE,
     ) -> None:
         torch.manual_seed(seed)
@@ -260,6 +262,7 @@ class Trainer:
         directions = torch.tensor(data.led_directions, dtype=torch.float32, device=self.device)
         self.objective = processes.wrap(Objective(self.network, directions, self.generator))
         self.adapting = initial is not None
+        self.before = None if before is None else dict(before)
         self.by_brightness = np.argsort(data.brightness(), kind="stable")
         self.windows: Windows | None = None
         self.told: torch.Tensor | None = None
@@ -290,6 +293,7 @@ class Trainer:
             "step": self.step,
             "preset": asdict(self.preset),
             "adapting": self.adapting,
+            "before": self.before,
             "glances": self.network.glances,
             "seed": self.seed,
             "metrics": self.metrics,
@@ -344,7 +348,7 @@ class Trainer:
         self.average.module.load_state_dict(state["average"])
         self.average.n_averaged.copy_(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.adapting = state["adapting"]
+        self.adapting, self.before = state["adapting"], state["before"]
         self._let_glance(state["glances"])
         self.metrics = state["metrics"]
         self.windows = None if own["windows"] is None else Windows(**own["windows"])
