@@ -95,15 +95,18 @@ def plain_loss(steps: int) -> Preset:
 OURS = "ours"
 PLAIN = "plain expected loss"
 BOTH = (OURS, PLAIN)
+COARSE = f"{OURS}, coarse network alone"
 WITHOUT = f"{OURS} without "
 
 
 def method_named(name: str) -> Method:
-    """Ours, the plain loss or `ours without PART, PART`, for argparse; any other name is refused."""
-    if name == PLAIN:
-        return Method(plain_loss, under_attention)
+    """The method of a name, for argparse; any other name is refused."""
+    if name in (PLAIN, COARSE):
+        return Method(plain_loss if name == PLAIN else preset_cpu, under_attention)
     if name != OURS and not name.startswith(WITHOUT):
-        raise argparse.ArgumentTypeError(f"'{name}' is neither '{OURS}', '{PLAIN}' nor '{WITHOUT}PART'")
+        raise argparse.ArgumentTypeError(
+            f"'{name}' is neither '{OURS}', '{COARSE}', '{PLAIN}' nor '{WITHOUT}PART'"
+        )
     return Method(
         preset_cpu, best_peak, tuple([] if name == OURS else part_names(name.removeprefix(WITHOUT)))
     )
@@ -244,8 +247,8 @@ def make_parser() -> argparse.ArgumentParser:
         type=method_argument,
         action="append",
         metavar="METHOD",
-        help=f"'{OURS}', '{PLAIN}' or '{WITHOUT}PART, PART...'; repeatable (the first two). "
-        f"Parts: {', '.join(PARTS)}",
+        help=f"'{OURS}', '{PLAIN}', '{COARSE}', which learns as ours and answers as the plain loss does, "
+        f"or '{WITHOUT}PART, PART...'; repeatable (the first two). Parts: {', '.join(PARTS)}",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the training (0)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave each method's checkpoint there")

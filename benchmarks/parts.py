@@ -8,18 +8,28 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-from ledpose_ros.learning import mixed_precision, objective, trainer, windows
+from torch import Tensor
+
+from ledpose_ros.learning import augmentation, mixed_precision, objective, trainer, windows
 from ledpose_ros.learning import network as networks
-from ledpose_ros.learning.network import WINDOW_CELLS
+from ledpose_ros.learning.network import WINDOW_CELLS, CoarseMaps
 
 Change = tuple[ModuleType, str, Any]
 """What is different in the trainer: the module, the name, the value."""
+
+
+def _expectation(maps: CoarseMaps, cross_entropy: Tensor) -> tuple[Tensor, Tensor]:
+    """The expected loss of all LEDs in place of `location_loss`, and p in place of the posterior."""
+    attention = maps.attention()
+    return (attention * cross_entropy.sum(2)).sum((1, 2, 3)).mean(), attention.detach()
+
 
 PARTS: dict[str, tuple[Change, ...]] = {
     "local contrast": ((networks, "local_contrast", networks.standardise),),
     "dark first": ((trainer, "DARKEST", 1.0),),
     "films": ((windows, "NEXT_PICTURE", 0.0), (windows, "CLIP_REACH", 0)),
     "telling films": ((windows, "FILM", 0.0),),
+    "marginal likelihood": ((objective, "location_loss", _expectation),),
     "auxiliary classifier": ((objective, "AUXILIARY_WEIGHT", 0.0),),
     "known displacements": ((objective, "SHIFT_WEIGHT", 0.0),),
     "weighty bearings": ((objective, "BEARING_WEIGHT", 1.0),),
@@ -27,6 +37,10 @@ PARTS: dict[str, tuple[Change, ...]] = {
     "pairs": ((objective, "PAIR_WEIGHT", 0.0),),
     "hidden parts": ((objective, "HIDDEN_SHARE", 0.0),),
     "parts elsewhere": ((windows, "PARTS", 0.0),),
+    "mirrored pictures": ((augmentation, "mirrored_leds", lambda directions: None),),
+    "rolled windows": ((objective, "JITTER_TURN", 0.0),),
+    "varied colours": ((augmentation, "vary_colours", lambda images, generator: images),),
+    "enlarged pictures": ((augmentation, "ENLARGED", 0.0),),
     "shrunk pictures": ((objective, "SHRUNK", 0.0),),
     "joined pictures": ((objective, "JOINED_SHARE", 0.0),),
     "depths alike from all sides": ((windows, "WAVE_DOUBT", 1e12),),

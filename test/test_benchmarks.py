@@ -29,7 +29,7 @@ import torch
 
 from benchmarks import accuracy, adaptation, bias, decoder, learning, loading, parts, recordings
 from benchmarks.degradations import DEGRADATIONS
-from ledpose_ros.learning import windows
+from ledpose_ros.learning import objective, windows
 from ledpose_ros.learning.network import CoarseMaps, PeerNetwork
 from ledpose_ros.learning.trainer import load_checkpoint
 
@@ -424,7 +424,7 @@ def test_the_plain_loss_plans_the_steps_that_there_is_time_for(tmp_path, monkeyp
     assert planned(3, steps=7) == (7, 7)
 
 
-@pytest.mark.parametrize("method", [learning.OURS, learning.PLAIN])
+@pytest.mark.parametrize("method", [learning.OURS, learning.PLAIN, learning.COARSE])
 def test_learning_is_measured_at_intervals_and_at_the_end(tmp_path, method, capsys):
     write_toy_recording(tmp_path / "toy.h5", count=4)
     data = loading.load_recordings([tmp_path / "toy.h5"])
@@ -543,3 +543,14 @@ def test_parts_left_out_are_left_out_for_that_method_alone(tmp_path, method, mon
     assert during and all(seen == [value for *_, value in changes] for seen in during)
     assert before == [getattr(module, name) for module, name, _ in changes]
     assert all(old != new for old, (*_, new) in zip(before, changes, strict=True))
+
+
+def test_without_the_marginal_likelihood_the_loss_is_the_expected_one():
+    """Of two places with losses of 1 and 3, looked at in the ratio of 3 to 1: 1.5."""
+    location = torch.tensor([3.0, 1.0]).log().view(1, 1, 1, 2)
+    maps = CoarseMaps(location, torch.zeros(1, 1, 2, 1, 2), torch.zeros(1, 1, 4, 1, 2), location)
+    cross_entropy = torch.tensor([[0.25] * 4, [0.75] * 4]).T.view(1, 1, 4, 1, 2)
+    with parts.left_out(["marginal likelihood"]):
+        loss, weights = objective.location_loss(maps, cross_entropy)
+    assert float(loss) == pytest.approx(1.5)
+    assert weights.flatten().tolist() == pytest.approx([0.75, 0.25])
