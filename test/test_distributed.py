@@ -22,6 +22,8 @@ from ledpose_ros.learning.trainer import Phase, Preset, Trainer, load_checkpoint
 
 PHASES = {"warm-up": 12, "align": 4, "joint": 4, "glance": 30}
 PRESET = Preset(tuple(Phase(kind, steps) for kind, steps in PHASES.items()), learning_rate=1e-3)
+STOPPED, AFTERWARDS = 18, 6
+"""A step within `joint` after which a run is stopped, and how many are done after it is resumed."""
 
 
 def train(rank: int, ranks: int, port: int, directory: Path) -> None:
@@ -38,10 +40,22 @@ def train(rank: int, ranks: int, port: int, directory: Path) -> None:
         trainer = Trainer(data, directory / f"run{ranks}", PRESET, device=device, processes=group)
         trainer.directory.mkdir(exist_ok=True)
         trainer.network.train()
-        losses = [trainer.train_step()[0] for _ in range(PRESET.steps)]
+        losses = [trainer.train_step()[0] for _ in range(STOPPED)]
+        trainer.save()
+        resumed = Trainer(data, trainer.directory, PRESET, device=device, processes=group)
+        resumed.resume()
+        resumed.network.train()
+        again = [resumed.train_step()[0] for _ in range(AFTERWARDS)]
+        losses += [trainer.train_step()[0] for _ in range(PRESET.steps - STOPPED)]
         trainer.save()
     weights = torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()])
-    np.savez(directory / f"{ranks}-{rank}.npz", losses=losses, weights=weights.numpy(), samples=len(data))
+    np.savez(
+        directory / f"{ranks}-{rank}.npz",
+        losses=losses,
+        resumed=again,
+        weights=weights.numpy(),
+        samples=len(data),
+    )
 
 
 def test_two_processes_learn_as_one(tmp_path):
@@ -62,6 +76,8 @@ def test_two_processes_learn_as_one(tmp_path):
         end = start + 6 if kind == "glance" else end
         both = first["losses"][start:end].mean(), one["losses"][start:end].mean()
         assert both[0] == pytest.approx(both[1], rel=0.05), kind
+    for run in (one, first, second):
+        np.testing.assert_array_equal(run["resumed"], run["losses"][STOPPED : STOPPED + AFTERWARDS])
     glances = PHASES["glance"]
     for curve in (first["losses"], one["losses"]):
         assert curve[-5:].mean() < curve[-glances] - 1.0, "glances are learned"
