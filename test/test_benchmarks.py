@@ -123,6 +123,14 @@ def test_the_report_says_what_is_met():
     assert "nan" not in text
 
 
+def test_an_unknown_auc_is_not_met_in_whichever_order():
+    known = results(GOOD)["model"] | {"auc_facing": 99.5, "auc_by_bearing": 99.5}
+    unknown = known | {"auc_facing": math.nan, "auc_by_bearing": math.nan}
+    for models in ({"a": known, "b": unknown}, {"a": unknown, "b": known}):
+        assert accuracy.hidden_section(models).count("missed") == 2
+    assert accuracy.hidden_section({"a": known}).count("missed") == 0
+
+
 def test_an_unknown_error_with_leds_forced_is_not_met():
     assert "Largest: nan, allowed 1.3: missed." in accuracy.leds_section(results(BAD))
 
